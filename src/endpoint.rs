@@ -1,0 +1,85 @@
+//! An endpoint: where and how to send. The validated form that the engine and the HTTP threads work with.
+
+use std::time::Duration;
+
+use crate::event::{Event, Pattern};
+use crate::retry::Schedule;
+use crate::secret::Secret;
+
+/// HTTP method of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// POST, the default.
+    Post,
+    /// PUT.
+    Put,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+    /// GET, with the fields as query parameters.
+    Get,
+}
+
+/// Signature scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Standard Webhooks v1.
+    Standard,
+    /// No signature.
+    None,
+}
+
+/// Whether events are fed to the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Fed.
+    Active,
+    /// `webhook_pause`: keeps everything for later.
+    Paused,
+    /// By 410 or `disable_after`: keeps everything, `webhook_resume` goes on.
+    Disabled,
+    /// `is_active => false`: not in effect; starts at the present when activated.
+    Inactive,
+}
+
+/// Where and how to send. Cheap to share: the engine hands out `Arc<Endpoint>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `webhook.endpoints.id`.
+    pub id: i64,
+    /// Unique name.
+    pub name: String,
+    /// Absolute URL, validated.
+    pub url: url::Url,
+    /// Method of the request.
+    pub method: Method,
+    /// Which events it gets.
+    pub events: Vec<Pattern>,
+    /// Additional headers, validated; values may be API keys.
+    pub headers: Vec<(String, Secret)>,
+    /// Basic authorization.
+    pub basic_auth: Option<(String, Secret)>,
+    /// Signature scheme.
+    pub scheme: Scheme,
+    /// Signing secrets that are in force, newest first. Every one of them signs.
+    pub secrets: Vec<Secret>,
+    /// Waits between attempts; `None` takes the setting `retry_schedule`.
+    pub schedule: Option<Schedule>,
+    /// Total time of one attempt; `None` takes the setting `request_timeout`.
+    pub timeout: Option<Duration>,
+    /// Requests in flight at most; `None` takes the setting `endpoint_max_in_flight`.
+    pub max_in_flight: Option<usize>,
+    /// Whether events are fed to it.
+    pub state: State,
+}
+
+impl Endpoint {
+    /// Whether this event is for this endpoint.
+    pub fn wants(&self, event: &Event) -> bool {
+        match event.target {
+            Some(target) => target == self.id,
+            None => self.events.iter().any(|pattern| pattern.matches(&event.event_type)),
+        }
+    }
+}
