@@ -66,8 +66,16 @@ pub struct Dispatcher<S, T> {
 
 impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// A dispatcher that goes on where the store says. `chance` draws from 0 to 1.
-    pub fn new(mut store: S, transport: T, settings: Settings, chance: Box<dyn FnMut() -> f64>) -> Self {
-        let saved_head = store.read(|db| db.head());
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn start(
+        mut store: S,
+        transport: T,
+        settings: Settings,
+        chance: Box<dyn FnMut() -> f64>,
+    ) -> Result<Self, S::Error> {
+        let saved_head = store.read(|db| db.head())?;
         let mut dispatcher = Self {
             store,
             transport,
@@ -88,12 +96,13 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             trouble: None,
         };
         dispatcher.configure(settings);
-        dispatcher
+        Ok(dispatcher)
     }
 
     /// Puts new settings in force.
     pub fn configure(&mut self, settings: Settings) {
         self.transport.configure(&settings.egress, settings.max_in_flight);
+        self.store.configure(&settings);
         self.settings = settings;
     }
 
@@ -108,14 +117,18 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     }
 
     /// One turn. Answers how long nothing will happen by itself.
-    pub fn round(&mut self, turn: Turn) -> Duration {
+    ///
+    /// # Errors
+    /// The store cannot be read. The dispatcher is to be dropped and started anew; nothing is lost, and what was in
+    /// flight is sent again.
+    pub fn round(&mut self, turn: Turn) -> Result<Duration, S::Error> {
         self.fresh |= turn.woken || turn.poll;
         self.collect(turn.now);
         if self.write(turn) && self.settings.enabled {
-            self.read(turn);
-            self.start(turn.now);
+            self.read(turn)?;
+            self.hand_out_slots(turn.now);
         }
-        self.wait(turn.now)
+        Ok(self.wait(turn.now))
     }
 
     // ---- collect ------------------------------------------------------------------------------------------------
@@ -251,7 +264,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     // ---- read ---------------------------------------------------------------------------------------------------
 
-    fn read(&mut self, turn: Turn) {
+    fn read(&mut self, turn: Turn) -> Result<(), S::Error> {
         self.unfinished = false;
         // The store lends its transaction to the closure, which needs the rest of `self`.
         let mut desk = Desk {
@@ -267,14 +280,15 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             self.unfinished = self.store.read(|db| {
                 desk.read(db, turn);
                 desk.unfinished
-            });
+            })?;
         }
+        Ok(())
     }
 
     // ---- start --------------------------------------------------------------------------------------------------
 
-    /// Hands out free slots, one lane after the other.
-    fn start(&mut self, now: Timestamp) {
+    /// Starts requests while there are free slots, one lane after the other.
+    fn hand_out_slots(&mut self, now: Timestamp) {
         let mut ids: Vec<i64> = self.lanes.range(self.turn_of..).map(|(&id, _)| id).collect();
         ids.extend(self.lanes.range(..self.turn_of).map(|(&id, _)| id));
         let mut went = true;
@@ -285,13 +299,13 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                     self.turn_of = id;
                     return;
                 }
-                went |= self.start_one(id, now);
+                went |= self.start_request(id, now);
             }
         }
     }
 
     /// Starts one request of a lane, if it may.
-    fn start_one(&mut self, id: i64, now: Timestamp) -> bool {
+    fn start_request(&mut self, id: i64, now: Timestamp) -> bool {
         let Some(lane) = self.lanes.get_mut(&id) else { return false };
         let limit = lane.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
         if lane.feed == Feed::Stopped || lane.flying.len() >= limit || lane.hold_until > now {

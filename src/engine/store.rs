@@ -8,6 +8,7 @@ use crate::endpoint::Endpoint;
 use crate::event::{Event, Place, Timestamp};
 use crate::outcome::{Attempt, State};
 use crate::position::{Leg, Position, Snapshot};
+use crate::settings::Settings;
 
 /// An endpoint as the store has it.
 #[derive(Debug, Clone)]
@@ -105,10 +106,16 @@ impl Ledger {
 
 /// The database. Each call is a transaction of its own; none stays open.
 pub trait Store {
-    /// Why a write failed, in one line.
+    /// Why the database refused, in one line.
     type Error: std::fmt::Display;
+    /// Takes over what it needs of new settings.
+    fn configure(&mut self, settings: &Settings);
     /// Reads in one short transaction.
-    fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> R;
+    ///
+    /// # Errors
+    /// The database refused, or the extension is gone. What `read` had begun must be given up: the engine is to be
+    /// started anew.
+    fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, Self::Error>;
     /// Writes the ledger in one short transaction.
     ///
     /// # Errors
