@@ -2,6 +2,7 @@
 // `ErrorReport` is the one error type that keeps SQLSTATE, DETAIL and HINT, and it is 208 bytes.
 #![allow(clippy::result_large_err)]
 
+pub mod api;
 pub mod guc;
 pub mod report;
 pub mod wake;
