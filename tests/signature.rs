@@ -80,7 +80,9 @@ fn the_published_vector_of_the_specification_is_met() {
 fn a_malformed_secret_is_refused_and_never_repeated() {
     let short = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La";
     let long = format!("whsec_{}", "QUJD".repeat(22));
-    for bad in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_no base64!", "whsk_QUJD", short, &long] {
+    for bad in
+        ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_no base64!", "whsk_QUJD", short, &long]
+    {
         let error = SigningKey::parse(&Secret::new(bad)).unwrap_err();
         let text = format!("{error:?}");
         assert!(bad.len() < 7 || !text.contains(&bad[6..]), "{text} repeats the secret");
