@@ -106,7 +106,12 @@ impl Client {
         }
         let request = builder.body(&request.body).map_err(|e| config(e.to_string()))?;
         let response = agent.run(request).map_err(Failure::of)?;
-        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let headers = response.headers();
+        if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
+            // RFC 9112, section 6.3: where such a message ends is a matter of opinion, so nothing may follow it.
+            return Err(Failure::new(Fault::Protocol, "the answer has two lengths"));
+        }
+        let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         Ok(Answer::Status {
             status: response.status().as_u16(),
             retry_after: retry_after.filter(|text| text.len() <= MAX_RETRY_AFTER).map(str::to_owned),

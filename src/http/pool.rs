@@ -228,3 +228,6 @@ fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::try_from(since.as_micros()).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests;
