@@ -33,8 +33,8 @@ lint: ## Formatting and clippy, warnings are errors
 fmt: ## Format the code
 	@cargo fmt
 
-bench: ## Measure: enqueue cost, drain rate, latency
-	@scripts/setup --bench && scripts/bench
+bench: ## Measure enqueue cost, drain rate and latency (bench/)
+	@bench/enqueue && bench/drain && bench/latency
 
 clean: ## Remove build output; the set-up stays (it is in $WEBHOOK_PG_CACHE, see scripts/env)
 	@rm -rf target && . scripts/env && rm -rf "$$WEBHOOK_PG_CACHE/target" "$$WEBHOOK_PG_CACHE/clone"
