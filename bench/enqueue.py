@@ -153,12 +153,12 @@ def main() -> None:
     figures: dict = {(work, variant): [] for work in works for variant in VARIANTS}
     for number in range(options.rounds):
         for work, run in works.items():
-            print(f"\rround {number + 1} of {options.rounds}: {work:<20}", end="", file=sys.stderr, flush=True)
+            psql.progress(f"round {number + 1} of {options.rounds}: {work}")
             # Another variant goes first in each round: the first one after a pause is not the same as the others.
             for turn in range(len(VARIANTS)):
                 variant = list(VARIANTS)[(number + turn) % len(VARIANTS)]
                 figures[work, variant].append(run(variant))
-    print(f"\r{'':<50}\r", end="", file=sys.stderr)
+    psql.progress("")
 
     def added(work: str, variant: str, which: int) -> float | None:
         pairs = zip(figures[work, variant], figures[work, "plain"])

@@ -48,6 +48,12 @@ def wait_until(what: str, probe, seconds: float, every: float = 0.05):
         time.sleep(every)
 
 
+def progress(text: str) -> None:
+    """Shows what is being done, on a terminal only; the empty text wipes it."""
+    if sys.stderr.isatty():
+        print(f"\r{text:<60}" + ("" if text else "\r"), end="", file=sys.stderr, flush=True)
+
+
 def percentile(values: list[float], share: float) -> float:
     """The nearest-rank percentile."""
     ordered = sorted(values)
