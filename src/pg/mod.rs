@@ -1,1 +1,29 @@
-//! The only user of pgrx.
+//! The only user of pgrx. What crosses its walls is owned and plain: no datum, tuple, GUC or SPI lifetime leaves.
+// `ErrorReport` is the one error type that keeps SQLSTATE, DETAIL and HINT, and it is 208 bytes.
+#![allow(clippy::result_large_err)]
+
+pub mod api;
+pub mod guc;
+pub mod report;
+pub mod wake;
+
+use pgrx::prelude::*;
+
+extension_sql_file!("../../sql/install/tables.sql", name = "tables", bootstrap);
+extension_sql_file!("../../sql/install/capture.sql", name = "capture", requires = ["tables"]);
+extension_sql_file!("../../sql/install/api.sql", name = "api", requires = ["capture"]);
+extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["api"]);
+extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["views"]);
+
+/// Runs when the library is loaded: by the postmaster, if it preloads it, else by the first session that needs it.
+/// It must never raise: a session whose writes fire the capture trigger would fail with it.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    guc::init();
+    // pg_upgrade preloads the library while it must do nothing.
+    // SAFETY: plain globals of the postmaster.
+    if unsafe { pg_sys::IsBinaryUpgrade || !pg_sys::process_shared_preload_libraries_in_progress } {
+        return;
+    }
+    wake::init();
+}

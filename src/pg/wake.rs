@@ -1,0 +1,150 @@
+//! Waking the worker when a transaction that concerns it commits: its latch, set after the commit is visible.
+//!
+//! No NOTIFY (it serialises commits and forbids PREPARE TRANSACTION) and no polling for latency. What no latch can
+//! announce (COMMIT PREPARED, a backend that loaded the library without the preload) the worker's slow scan covers.
+//!
+//! Shared memory holds one slot for each served database: its oid, and the address of the latch of the worker that
+//! serves it. Shared memory is mapped at one address in all children of the postmaster, so the address is good
+//! everywhere; the latch belongs to a PGPROC, which never moves and is never freed. A latch of a worker that is gone
+//! belongs to whoever got its PGPROC: setting it wakes that process for nothing, which PostgreSQL allows.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use pgrx::prelude::*;
+use pgrx::{PGRXSharedMemory, PgAtomic, pg_shmem_init};
+
+/// Databases that can be served at the same time.
+const SLOTS: usize = 64;
+
+/// A served database.
+#[derive(Default)]
+struct Slot {
+    /// Its oid; 0 in a free slot.
+    database: AtomicU32,
+    /// Process id of its worker.
+    pid: AtomicU32,
+    /// Address of its worker's latch.
+    latch: AtomicU64,
+}
+
+/// All slots.
+pub struct Slots([Slot; SLOTS]);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Slot::default()))
+    }
+}
+
+// SAFETY: only atomics, no pointers that are private to a process.
+unsafe impl PGRXSharedMemory for Slots {}
+
+// SAFETY: no other shared memory area has this name.
+static WORKERS: PgAtomic<Slots> = unsafe { PgAtomic::new(c"webhook_pg workers") };
+
+/// Set once in the postmaster, inherited by every child: the shared memory above exists.
+static PRELOADED: AtomicBool = AtomicBool::new(false);
+/// This backend's transaction has something for the worker.
+static MARKED: AtomicBool = AtomicBool::new(false);
+/// The callback is registered. Once per backend: pg_net's pile of one callback per transaction made sessions slow.
+static REGISTERED: AtomicBool = AtomicBool::new(false);
+
+/// Asks for the shared memory. To be called from `_PG_init` while the postmaster preloads libraries.
+pub fn init() {
+    pg_shmem_init!(WORKERS);
+    PRELOADED.store(true, Ordering::Relaxed);
+}
+
+/// Whether the library came in by `shared_preload_libraries`.
+pub fn preloaded() -> bool {
+    PRELOADED.load(Ordering::Relaxed)
+}
+
+/// Sets the worker's latch when, and only if, the current transaction commits.
+#[inline]
+pub fn at_commit() {
+    if MARKED.load(Ordering::Relaxed) {
+        return;
+    }
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: the callback is a plain function that lives as long as the process.
+        unsafe { pg_sys::RegisterXactCallback(Some(on_transaction_end), std::ptr::null_mut()) };
+    }
+    MARKED.store(true, Ordering::Relaxed);
+}
+
+/// Runs at the end of every transaction of this backend. An error here would take down the cluster, so it does
+/// nothing but read atomics and set a latch.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_transaction_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
+    match event {
+        XACT_EVENT_COMMIT => {
+            if MARKED.swap(false, Ordering::Relaxed) {
+                wake_now();
+            }
+        }
+        XACT_EVENT_ABORT | XACT_EVENT_PREPARE => MARKED.store(false, Ordering::Relaxed),
+        _ => {}
+    }
+}
+
+/// Sets the latch of the worker that serves this backend's database, if there is one.
+fn wake_now() {
+    if !preloaded() {
+        return;
+    }
+    // SAFETY: a plain global, set before any transaction starts.
+    let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
+    if let Some(slot) = slot_of(database) {
+        let latch = slot.latch.load(Ordering::Acquire) as *mut pg_sys::Latch;
+        if !latch.is_null() {
+            // SAFETY: the address of a latch inside a PGPROC, see the module's doc.
+            unsafe { pg_sys::SetLatch(latch) };
+        }
+    }
+}
+
+fn slot_of(database: u32) -> Option<&'static Slot> {
+    WORKERS.get().0.iter().find(|slot| slot.database.load(Ordering::Acquire) == database)
+}
+
+/// Process id of the worker that serves a database.
+pub fn worker_pid(database: pg_sys::Oid) -> Option<u32> {
+    if !preloaded() {
+        return None;
+    }
+    slot_of(database.to_u32()).map(|slot| slot.pid.load(Ordering::Acquire))
+}
+
+/// Announces this process as the worker of its database, until it exits. False: all slots are taken.
+pub fn announce_worker() -> bool {
+    // SAFETY: plain globals of a process that is connected to a database.
+    let (database, pid, latch) =
+        unsafe { (pg_sys::MyDatabaseId.to_u32(), std::process::id(), pg_sys::MyLatch as u64) };
+    let slots = &WORKERS.get().0;
+    // A worker that was killed left its slot behind; its successor takes it over.
+    let Some(slot) = slots.iter().find(|s| s.database.load(Ordering::Acquire) == database).or_else(|| {
+        slots
+            .iter()
+            .find(|s| s.database.compare_exchange(0, database, Ordering::AcqRel, Ordering::Acquire).is_ok())
+    }) else {
+        return false;
+    };
+    slot.pid.store(pid, Ordering::Release);
+    slot.latch.store(latch, Ordering::Release);
+    // SAFETY: a plain function and no argument.
+    unsafe { pg_sys::before_shmem_exit(Some(withdraw_worker), pg_sys::Datum::from(0usize)) };
+    true
+}
+
+/// Gives the slot back when the worker exits, before its PGPROC goes to somebody else.
+#[pg_guard]
+unsafe extern "C-unwind" fn withdraw_worker(_code: std::ffi::c_int, _arg: pg_sys::Datum) {
+    let pid = std::process::id();
+    for slot in WORKERS.get().0.iter().filter(|s| s.pid.load(Ordering::Acquire) == pid) {
+        slot.latch.store(0, Ordering::Release);
+        slot.pid.store(0, Ordering::Release);
+        slot.database.store(0, Ordering::Release);
+    }
+}
