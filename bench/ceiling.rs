@@ -102,7 +102,9 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
                 })
             })
             .collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread failed".into())))
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread failed".into())))
     })?;
     let rate = requests as f64 / started.elapsed().as_secs_f64();
     println!("{rate:.0} {:.1}", cpu_us()? / requests as f64);
