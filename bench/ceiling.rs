@@ -21,6 +21,8 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 const THREADS: usize = 8;
 
+type Failure = Box<dyn Error + Send + Sync>;
+
 /// Answers every request from one lookup: ureq asks for each request, and its own resolver spawns a thread for it.
 #[derive(Debug)]
 struct Resolved(SocketAddr);
@@ -47,7 +49,7 @@ fn agent(address: SocketAddr) -> Agent {
 }
 
 /// Signs one body by Standard Webhooks v1 and posts it; anything but 2xx is an error.
-fn post(agent: &Agent, url: &str, number: usize, body: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn post(agent: &Agent, url: &str, number: usize, body: &str) -> Result<(), Failure> {
     let (id, timestamp) = (format!("ceiling-{number:027}"), "1790000000");
     let mut mac = Hmac::<Sha256>::new_from_slice(b"0123456789abcdef01234567")?;
     mac.update(format!("{id}.{timestamp}.").as_bytes());
@@ -65,7 +67,7 @@ fn post(agent: &Agent, url: &str, number: usize, body: &str) -> Result<(), Box<d
 }
 
 /// User and system time of this process so far, in µs.
-fn cpu_us() -> Result<f64, Box<dyn Error + Send + Sync>> {
+fn cpu_us() -> Result<f64, Failure> {
     const TICK_US: f64 = 10_000.0;
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let after_name = stat.rsplit(')').next().unwrap_or_default();
@@ -73,7 +75,7 @@ fn cpu_us() -> Result<f64, Box<dyn Error + Send + Sync>> {
     Ok(ticks?.iter().sum::<f64>() * TICK_US)
 }
 
-fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, url, requests] = arguments.as_slice() else {
         return Err("usage: ceiling URL REQUESTS".into());
@@ -91,7 +93,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let threads: Vec<_> = (0..THREADS)
             .map(|_| {
                 let (agent, next, body) = (agent.clone(), Arc::clone(&next), &body);
-                scope.spawn(move || {
+                scope.spawn(move || -> Result<(), Failure> {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         if number >= requests {
