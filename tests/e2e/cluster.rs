@@ -1,0 +1,374 @@
+//! A private PostgreSQL cluster: made for a test, gone after it, however the test ends.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock};
+
+use postgres::{Client, NoTls};
+
+use crate::wait::{holds, secs, wait_until};
+
+/// Own clusters that run at once, beside the shared one.
+const OWN_CLUSTERS: usize = 2;
+
+/// How `pg_ctl stop` ends the server.
+#[derive(Debug, Clone, Copy)]
+pub enum Stop {
+    /// Sessions are ended, then a checkpoint: an orderly end.
+    Fast,
+    /// No checkpoint, nothing is flushed: what a power failure leaves.
+    Immediate,
+}
+
+type Environment = Vec<(String, String)>;
+
+/// A running cluster. It listens on a Unix socket in its own directory only, so no two can collide.
+pub struct Cluster {
+    bin: PathBuf,
+    home: PathBuf,
+    environment: Environment,
+    crash_expected: AtomicBool,
+    guardian: Child,
+    _slot: Option<Slot>,
+}
+
+impl Cluster {
+    /// Starts a cluster with the extension preloaded and created in database `postgres`, with these lines of
+    /// postgresql.conf on top. Waits for a free slot.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::with_extension(settings, Vec::new(), Some(Slot::take()))
+    }
+
+    /// The same with these variables in the environment of the server.
+    pub fn start_with_environment(environment: &[(&str, &str)]) -> Self {
+        let owned = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self::with_extension(&[], owned.collect(), Some(Slot::take()))
+    }
+
+    /// Starts a cluster that knows nothing of the extension.
+    pub fn plain() -> Self {
+        Self::launch(&[], Vec::new(), Some(Slot::take()))
+    }
+
+    /// The cluster shared by all tests that do not hurt it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| Self::with_extension(&[], Vec::new(), None))
+    }
+
+    fn with_extension(settings: &[(&str, &str)], environment: Environment, slot: Option<Slot>) -> Self {
+        let mut all = vec![
+            ("shared_preload_libraries", "webhook_pg"),
+            ("webhook_pg.databases", "postgres"),
+            ("webhook_pg.allow_http", "on"),
+            ("webhook_pg.egress_allow", "127.0.0.0/8"),
+        ];
+        all.extend_from_slice(settings);
+        let cluster = Self::launch(&all, environment, slot);
+        cluster.connect().batch_execute("CREATE EXTENSION webhook_pg").expect("create the extension");
+        cluster
+    }
+
+    fn launch(settings: &[(&str, &str)], environment: Environment, slot: Option<Slot>) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let home = std::env::temp_dir().join(format!("webhook_pg-e2e-{}-{number}", std::process::id()));
+        let bin = server_bin();
+        run(as_owner("mkdir").arg("-m").arg("0755").arg(&home));
+        let guardian = guard(&bin, &home);
+        let cluster =
+            Self { bin, home, environment, crash_expected: AtomicBool::new(false), guardian, _slot: slot };
+        run(cluster.program("initdb").args([
+            "--no-sync",
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]));
+        cluster.configure(settings);
+        cluster.start_server();
+        cluster
+    }
+
+    /// Appends to postgresql.conf; the last line for a name wins.
+    fn configure(&self, settings: &[(&str, &str)]) {
+        let home = self.home.to_str().expect("a temporary directory with a UTF-8 name");
+        let base = [
+            ("listen_addresses", ""),
+            ("unix_socket_directories", home),
+            ("shared_buffers", "16MB"),
+            ("max_connections", "60"),
+            ("max_prepared_transactions", "20"),
+            ("log_line_prefix", "%m [%p] %b "),
+        ];
+        let mut conf = String::new();
+        for (name, value) in base.iter().chain(settings) {
+            conf.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        }
+        let path = self.data().join("postgresql.conf");
+        let mut file = OpenOptions::new().append(true).open(path).expect("open postgresql.conf");
+        file.write_all(conf.as_bytes()).expect("write postgresql.conf");
+    }
+
+    /// Starts the server and waits until it accepts connections.
+    pub fn start_server(&self) {
+        let log = self.home.join("log");
+        let mut pg_ctl = self.program("pg_ctl");
+        // No pipe: the server would inherit it, and who reads it would wait for the server.
+        pg_ctl.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let done =
+            pg_ctl.args(["start", "-w", "-t", "60", "-s", "-l"]).arg(log).stdout(Stdio::null()).status();
+        if !done.expect("run pg_ctl").success() {
+            panic!("the server does not start:\n{}", self.log());
+        }
+    }
+
+    /// Stops the server and waits until it is gone.
+    pub fn stop_server(&self, how: Stop) {
+        let mode = match how {
+            Stop::Fast => "fast",
+            Stop::Immediate => "immediate",
+        };
+        run(self.program("pg_ctl").args(["stop", "-w", "-t", "60", "-s", "-m", mode]));
+    }
+
+    /// Stops and starts the server.
+    pub fn restart_server(&self, how: Stop) {
+        self.stop_server(how);
+        self.start_server();
+    }
+
+    /// Changes a setting of the running server for every session.
+    pub fn set(&self, name: &str, value: &str) {
+        let mut client = self.connect();
+        let value = value.replace('\'', "''");
+        client.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).expect("ALTER SYSTEM");
+        client.batch_execute("SELECT pg_catalog.pg_reload_conf()").expect("reload");
+    }
+
+    /// A session of the superuser in database `postgres`.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        self.try_connect().expect("connect")
+    }
+
+    /// The same, for a server that may be down.
+    pub fn try_connect(&self) -> Result<Client, postgres::Error> {
+        Client::connect(&format!("host={} user=postgres dbname=postgres", self.home.display()), NoTls)
+    }
+
+    /// Where its socket is.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// A file that the server can read.
+    pub fn write_file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.home.join(name);
+        fs::write(&path, content).expect("write a file for the server");
+        path
+    }
+
+    /// Process id of the postmaster.
+    pub fn postmaster(&self) -> u32 {
+        let text = fs::read_to_string(self.data().join("postmaster.pid")).expect("postmaster.pid");
+        text.lines().next().and_then(|pid| pid.parse().ok()).expect("a process id in postmaster.pid")
+    }
+
+    /// Process id of the worker of database `postgres`; waits until there is one.
+    #[track_caller]
+    pub fn worker(&self) -> u32 {
+        let mut client = self.connect();
+        wait_until("a worker shows in pg_stat_activity", secs(20), || {
+            let query = "SELECT pid FROM pg_catalog.pg_stat_activity
+                          WHERE backend_type = 'webhook_pg worker' AND datname = 'postgres'";
+            let rows = client.query(query, &[]).map_err(|e| e.to_string())?;
+            match rows.as_slice() {
+                [row] => Ok(row.get::<_, i32>(0).unsigned_abs()),
+                _ => Err(format!("{} workers", rows.len())),
+            }
+        })
+    }
+
+    /// A program of this PostgreSQL, run as the owner of the cluster, with PGDATA set.
+    fn program(&self, name: &str) -> Command {
+        let mut command = as_owner(self.bin.join(name));
+        command.env("PGDATA", self.data()).current_dir(&self.home);
+        command
+    }
+
+    /// The records between two places in the WAL, as text for people.
+    pub fn wal_records(&self, from: &str, to: &str) -> String {
+        let mut pg_waldump = self.program("pg_waldump");
+        let output =
+            pg_waldump.arg("-p").arg(self.data().join("pg_wal")).args(["-s", from, "-e", to]).output();
+        output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
+    }
+
+    /// The server log so far.
+    pub fn log(&self) -> String {
+        fs::read(self.home.join("log")).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+    }
+
+    /// From now on the log may say that a process was killed.
+    pub fn expect_crash(&self) {
+        self.crash_expected.store(true, Ordering::Relaxed);
+    }
+
+    /// Fails the test when the log speaks of a panic, or of a crash that no test caused.
+    #[track_caller]
+    pub fn assert_calm(&self) {
+        let crash_expected = self.crash_expected.load(Ordering::Relaxed);
+        let log = self.log();
+        let bad = |line: &&str| {
+            line.contains(" PANIC: ")
+                || line.contains("panicked")
+                || (line.contains("was terminated by signal") && !crash_expected)
+        };
+        let complaints: Vec<&str> = log.lines().filter(bad).collect();
+        assert!(complaints.is_empty(), "the server log complains:\n{}", complaints.join("\n"));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "last lines of the server log:\n{}",
+                lines[lines.len().saturating_sub(60)..].join("\n")
+            );
+        }
+        let calm = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.assert_calm()));
+        drop(self.guardian.stdin.take());
+        let _ = self.guardian.wait();
+        if let (Err(complaint), false) = (calm, failed) {
+            std::panic::resume_unwind(complaint);
+        }
+    }
+}
+
+/// A process that ends the server and removes the directory as soon as its input ends: also when the test binary is
+/// killed, and for the shared cluster, whose destructor never runs.
+fn guard(bin: &Path, home: &Path) -> Child {
+    let script =
+        r#"cat >/dev/null; "$1/pg_ctl" stop -D "$2/data" -m immediate -s >/dev/null 2>&1; rm -rf "$2""#;
+    let mut command = as_owner("sh");
+    command.args(["-c", script, "sh"]).arg(bin).arg(home).current_dir("/");
+    // A process group of its own: an interrupt at the terminal must not end it before its work is done.
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("start the guardian of a cluster")
+}
+
+/// The bin directory of the PostgreSQL under test.
+pub fn server_bin() -> PathBuf {
+    if let Some(bin) = std::env::var_os("WEBHOOK_PG_BIN") {
+        return bin.into();
+    }
+    let output = Command::new("pg_config").arg("--bindir").output().expect("WEBHOOK_PG_BIN or pg_config");
+    String::from_utf8_lossy(&output.stdout).trim().into()
+}
+
+/// PostgreSQL refuses to run as root: then everything of it runs as user `postgres`.
+fn as_owner(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0);
+    let mut command = if is_root {
+        let mut runuser = Command::new("runuser");
+        runuser.args(["-u", "postgres", "--"]).arg(program);
+        runuser
+    } else {
+        Command::new(program)
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PG") {
+            command.env_remove(name);
+        }
+    }
+    command.env("LC_ALL", "C").stdin(Stdio::null());
+    command
+}
+
+/// Runs to the end; fails the test with everything it said.
+#[track_caller]
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?} failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Sends a signal to a process.
+#[track_caller]
+pub fn kill(signal: &str, pid: u32) {
+    run(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));
+}
+
+/// Waits until none of these processes runs any more. One that nobody has reaped yet is gone too.
+#[track_caller]
+pub fn wait_until_gone(pids: &[u32], deadline: std::time::Duration) {
+    wait_until("all processes are gone", deadline, || {
+        let left: Vec<u32> = pids.iter().copied().filter(|pid| is_running(*pid)).collect();
+        holds(left.is_empty(), || format!("still running: {left:?}"))
+    });
+}
+
+/// Whether a process runs; one that nobody has reaped yet does not.
+pub fn is_running(pid: u32) -> bool {
+    state_and_parent(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+}
+
+/// Processes whose parent is this one.
+pub fn children(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| state_and_parent(*pid).is_some_and(|(_, p)| p == parent)).collect()
+}
+
+fn state_and_parent(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command stands in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Leave to run an own cluster.
+struct Slot;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Slot {
+    fn take() -> Self {
+        let taken = TAKEN.lock().expect("slots");
+        let mut taken = FREED.wait_while(taken, |taken| *taken >= OWN_CLUSTERS).expect("slots");
+        *taken += 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Ok(mut taken) = TAKEN.lock() {
+            *taken -= 1;
+        }
+        FREED.notify_one();
+    }
+}
