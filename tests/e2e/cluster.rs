@@ -2,21 +2,21 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 
 use postgres::{Client, NoTls};
 
-use crate::wait::{holds, secs, wait_until};
+use crate::os::{as_owner, guard, kill, run};
+use crate::wait::{secs, wait_until};
 
 /// Own clusters that run at once, beside the shared one.
 const OWN_CLUSTERS: usize = 2;
 
-/// How `pg_ctl stop` ends the server.
+/// How the server is stopped, in the words of `pg_ctl stop`.
 #[derive(Debug, Clone, Copy)]
 pub enum Stop {
     /// Sessions are ended, then a checkpoint: an orderly end.
@@ -33,6 +33,7 @@ pub struct Cluster {
     home: PathBuf,
     environment: Environment,
     crash_expected: AtomicBool,
+    server: Mutex<Option<Child>>,
     guardian: Child,
     _slot: Option<Slot>,
 }
@@ -81,8 +82,15 @@ impl Cluster {
         let bin = server_bin();
         run(as_owner("mkdir").arg("-m").arg("0755").arg(&home));
         let guardian = guard(&bin, &home);
-        let cluster =
-            Self { bin, home, environment, crash_expected: AtomicBool::new(false), guardian, _slot: slot };
+        let cluster = Self {
+            bin,
+            home,
+            environment,
+            crash_expected: AtomicBool::new(false),
+            server: Mutex::new(None),
+            guardian,
+            _slot: slot,
+        };
         run(cluster.program("initdb").args([
             "--no-sync",
             "-A",
@@ -120,24 +128,37 @@ impl Cluster {
 
     /// Starts the server and waits until it accepts connections.
     pub fn start_server(&self) {
-        let log = self.home.join("log");
-        let mut pg_ctl = self.program("pg_ctl");
-        // No pipe: the server would inherit it, and who reads it would wait for the server.
-        pg_ctl.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let done =
-            pg_ctl.args(["start", "-w", "-t", "60", "-s", "-l"]).arg(log).stdout(Stdio::null()).status();
-        if !done.expect("run pg_ctl").success() {
-            panic!("the server does not start:\n{}", self.log());
+        let log = OpenOptions::new().create(true).append(true).open(self.home.join("log")).expect("the log");
+        let mut postgres = self.program("postgres");
+        postgres.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // A process group of its own: an interrupt at the terminal ends the tests, and they end it.
+        postgres.process_group(0).stdout(log.try_clone().expect("the log")).stderr(log);
+        let mut server = self.server.lock().expect("the server");
+        if let Some(mut killed) = server.take() {
+            killed.wait().expect("reap the server");
         }
+        let server = server.insert(postgres.spawn().expect("start postgres"));
+        wait_until("the server accepts connections", secs(60), || {
+            if let Ok(Some(status)) = server.try_wait() {
+                panic!("the server does not start ({status}):\n{}", self.log());
+            }
+            self.try_connect().map(drop).map_err(|e| e.to_string())
+        });
     }
 
     /// Stops the server and waits until it is gone.
     pub fn stop_server(&self, how: Stop) {
-        let mode = match how {
-            Stop::Fast => "fast",
-            Stop::Immediate => "immediate",
+        let signal = match how {
+            Stop::Fast => "INT",
+            Stop::Immediate => "QUIT",
         };
-        run(self.program("pg_ctl").args(["stop", "-w", "-t", "60", "-s", "-m", mode]));
+        let mut server = self.server.lock().expect("the server");
+        let mut process = server.take().expect("a server that runs");
+        kill(signal, process.id());
+        wait_until("the server is gone", secs(60), || match process.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
     }
 
     /// Stops and starts the server.
@@ -183,8 +204,7 @@ impl Cluster {
 
     /// Process id of the postmaster.
     pub fn postmaster(&self) -> u32 {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).expect("postmaster.pid");
-        text.lines().next().and_then(|pid| pid.parse().ok()).expect("a process id in postmaster.pid")
+        self.server.lock().expect("the server").as_ref().expect("a server that runs").id()
     }
 
     /// Process id of the worker of database `postgres`; waits until there is one.
@@ -227,18 +247,22 @@ impl Cluster {
         self.crash_expected.store(true, Ordering::Relaxed);
     }
 
-    /// Fails the test when the log speaks of a panic, or of a crash that no test caused.
-    #[track_caller]
-    pub fn assert_calm(&self) {
+    /// Lines of the log that speak of a panic, or of a crash that no test caused.
+    fn complaints(&self) -> String {
         let crash_expected = self.crash_expected.load(Ordering::Relaxed);
-        let log = self.log();
         let bad = |line: &&str| {
             line.contains(" PANIC: ")
                 || line.contains("panicked")
                 || (line.contains("was terminated by signal") && !crash_expected)
         };
-        let complaints: Vec<&str> = log.lines().filter(bad).collect();
-        assert!(complaints.is_empty(), "the server log complains:\n{}", complaints.join("\n"));
+        self.log().lines().filter(bad).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Fails the test when the log has such lines.
+    #[track_caller]
+    pub fn assert_calm(&self) {
+        let complaints = self.complaints();
+        assert!(complaints.is_empty(), "the server log complains:\n{complaints}");
     }
 }
 
@@ -253,25 +277,17 @@ impl Drop for Cluster {
                 lines[lines.len().saturating_sub(60)..].join("\n")
             );
         }
-        let calm = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.assert_calm()));
+        if let Ok(Some(mut server)) = self.server.lock().map(|mut server| server.take()) {
+            if server.try_wait().is_ok_and(|ended| ended.is_none()) {
+                kill("QUIT", server.id());
+            }
+            let _ = server.wait();
+        }
+        let complaints = self.complaints();
         drop(self.guardian.stdin.take());
         let _ = self.guardian.wait();
-        if let (Err(complaint), false) = (calm, failed) {
-            std::panic::resume_unwind(complaint);
-        }
+        assert!(failed || complaints.is_empty(), "the server log complains:\n{complaints}");
     }
-}
-
-/// A process that ends the server and removes the directory as soon as its input ends: also when the test binary is
-/// killed, and for the shared cluster, whose destructor never runs.
-fn guard(bin: &Path, home: &Path) -> Child {
-    let script =
-        r#"cat >/dev/null; "$1/pg_ctl" stop -D "$2/data" -m immediate -s >/dev/null 2>&1; rm -rf "$2""#;
-    let mut command = as_owner("sh");
-    command.args(["-c", script, "sh"]).arg(bin).arg(home).current_dir("/");
-    // A process group of its own: an interrupt at the terminal must not end it before its work is done.
-    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("start the guardian of a cluster")
 }
 
 /// The bin directory of the PostgreSQL under test.
@@ -281,72 +297,6 @@ pub fn server_bin() -> PathBuf {
     }
     let output = Command::new("pg_config").arg("--bindir").output().expect("WEBHOOK_PG_BIN or pg_config");
     String::from_utf8_lossy(&output.stdout).trim().into()
-}
-
-/// PostgreSQL refuses to run as root: then everything of it runs as user `postgres`.
-fn as_owner(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let is_root = fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0);
-    let mut command = if is_root {
-        let mut runuser = Command::new("runuser");
-        runuser.args(["-u", "postgres", "--"]).arg(program);
-        runuser
-    } else {
-        Command::new(program)
-    };
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PG") {
-            command.env_remove(name);
-        }
-    }
-    command.env("LC_ALL", "C").stdin(Stdio::null());
-    command
-}
-
-/// Runs to the end; fails the test with everything it said.
-#[track_caller]
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(
-        output.status.success(),
-        "{command:?} failed:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
-/// Sends a signal to a process.
-#[track_caller]
-pub fn kill(signal: &str, pid: u32) {
-    run(Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()));
-}
-
-/// Waits until none of these processes runs any more. One that nobody has reaped yet is gone too.
-#[track_caller]
-pub fn wait_until_gone(pids: &[u32], deadline: std::time::Duration) {
-    wait_until("all processes are gone", deadline, || {
-        let left: Vec<u32> = pids.iter().copied().filter(|pid| is_running(*pid)).collect();
-        holds(left.is_empty(), || format!("still running: {left:?}"))
-    });
-}
-
-/// Whether a process runs; one that nobody has reaped yet does not.
-pub fn is_running(pid: u32) -> bool {
-    state_and_parent(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
-}
-
-/// Processes whose parent is this one.
-pub fn children(parent: u32) -> Vec<u32> {
-    let entries = fs::read_dir("/proc").expect("/proc");
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| state_and_parent(*pid).is_some_and(|(_, p)| p == parent)).collect()
-}
-
-fn state_and_parent(pid: u32) -> Option<(char, u32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command stands in parentheses and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
 /// Leave to run an own cluster.

@@ -1,6 +1,7 @@
 //! Crashes under load: nothing is lost, and no more is repeated than was in flight.
 
-use crate::cluster::{Cluster, Stop, children, kill, wait_until_gone};
+use crate::cluster::{Cluster, Stop};
+use crate::os::{children, kill, wait_until_gone};
 use crate::scene::Scene;
 use crate::wait::{holds, millis, secs, wait_until};
 use crate::wire::Reply;

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::cluster::{Cluster, Stop, children, is_running};
+use crate::cluster::{Cluster, Stop};
+use crate::os::{children, is_running, kill};
 use crate::receiver::Receiver;
 use crate::wait::{holds, millis, secs, wait_until};
 use crate::wire::Reply;
@@ -122,7 +123,7 @@ fn a_crash_that_no_test_caused_fails_the_test() {
     let cluster = Cluster::plain();
     let mut client = cluster.connect();
     let row = client.query_one("SELECT pg_catalog.pg_backend_pid()", &[]).unwrap();
-    crate::cluster::kill("KILL", row.get::<_, i32>(0).unsigned_abs());
+    kill("KILL", row.get::<_, i32>(0).unsigned_abs());
     wait_until("the log speaks of it", secs(10), || {
         holds(cluster.log().contains("was terminated by signal 9"), || cluster.log())
     });

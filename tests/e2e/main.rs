@@ -11,6 +11,7 @@
 
 mod cluster;
 mod ledger;
+mod os;
 mod receiver;
 mod scene;
 mod wait;

@@ -65,7 +65,7 @@ fn a_signal_storm_hurts_nobody() {
     let worker = cluster.worker();
     for id in 2..=200 {
         for signal in ["HUP", "USR1", "URG"] {
-            crate::cluster::kill(signal, worker);
+            crate::os::kill(signal, worker);
         }
         scene.insert([id]);
     }

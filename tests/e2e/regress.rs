@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cluster::{Cluster, server_bin};
+use crate::os::forget_libpq_settings;
 
 /// Database of the run.
 const DATABASE: &str = "webhook_pg_regress";
@@ -42,11 +43,7 @@ fn output_of(cluster: &Cluster, name: &str) -> String {
     let results = results_dir().join(format!("{name}.out"));
     let output = fs::File::create(&results).expect("the results file");
     let mut command = Command::new(psql());
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("PG") {
-            command.env_remove(variable);
-        }
-    }
+    forget_libpq_settings(&mut command);
     command
         .args(["-X", "-a", "-q", "-d", DATABASE])
         .args(["-v", "HIDE_TABLEAM=on", "-v", "HIDE_TOAST_COMPRESSION=on", "-v", "VERBOSITY=terse"])
