@@ -144,6 +144,17 @@ fn an_event_that_the_application_sends_arrives() {
 }
 
 #[test]
+fn an_event_that_is_sent_twice_under_one_idempotency_key_is_one_event() {
+    let mut scene = Scene::accepting("delivery_idempotent");
+    let query = r#"SELECT webhook_send('delivery_idempotent.happened', '{"id": 1}', idempotency_key => 'once')::text"#;
+    let first: String = scene.client.query_one(query, &[]).unwrap().get(0);
+    let second: String = scene.client.query_one(query, &[]).unwrap().get(0);
+    assert_eq!(first, second);
+    scene.fence(2);
+    assert_eq!(scene.receiver.rows(), [1, 2]);
+}
+
+#[test]
 fn an_event_that_is_sent_in_a_rolled_back_transaction_is_gone() {
     let mut scene = Scene::accepting("delivery_unsent");
     scene.run(r#"BEGIN; SELECT webhook_send('delivery_unsent.happened', '{"id": 1}'); ROLLBACK"#);

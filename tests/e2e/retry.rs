@@ -171,3 +171,40 @@ fn a_retry_that_is_due_waits_for_a_paused_endpoint() {
     scene.wait_until_drained(secs(20));
     assert_eq!(scene.receiver.duplicates(), 0);
 }
+
+#[test]
+fn a_dead_delivery_that_is_retried_goes_on_counting_and_arrives() {
+    let options = ", max_attempts => 1";
+    let mut scene = Scene::new(Cluster::shared(), "retry_revived", options, |_, nth| {
+        Reply::status(if nth == 1 { 500 } else { 200 })
+    });
+    scene.insert([1]);
+    scene.wait_for_deliveries("dead", 1);
+    let query = "SELECT webhook_retry(id) FROM webhook.deliveries WHERE endpoint_id = $1";
+    let done: bool = scene.client.query_one(query, &[&scene.endpoint]).unwrap().get(0);
+    assert!(done, "webhook_retry refused a dead delivery");
+    scene.wait_for_deliveries("delivered", 1);
+    assert_eq!(scene.number("SELECT attempts::bigint FROM webhook.deliveries WHERE endpoint = '{}'"), 2);
+    let requests = scene.receiver.requests();
+    assert_eq!((requests.len(), requests[0].id()), (2, requests[1].id()));
+}
+
+#[test]
+fn a_cancelled_delivery_is_not_tried_again() {
+    let options = ", max_attempts => 100, attempt_interval => '1 s'";
+    let mut scene = Scene::new(Cluster::shared(), "retry_cancelled", options, |_, _| Reply::status(500));
+    scene.insert([1]);
+    scene.wait_for_deliveries("pending", 1);
+    let query = "SELECT webhook_cancel(id) FROM webhook.deliveries WHERE endpoint_id = $1";
+    let done: bool = scene.client.query_one(query, &[&scene.endpoint]).unwrap().get(0);
+    assert!(done, "webhook_cancel refused a pending delivery");
+    // An attempt that was under way may still end; after that the count stands still over two intervals.
+    scene.insert([2]);
+    wait_until("row 2 was tried twice more", secs(20), || {
+        let n = scene.receiver.rows().iter().filter(|row| **row == 2).count();
+        holds(n >= 3, || format!("{n} attempts for row 2"))
+    });
+    let attempts = scene.receiver.rows().iter().filter(|row| **row == 1).count();
+    assert!(attempts <= 2, "{attempts} attempts for a delivery that was cancelled after the first");
+    scene.wait_for_deliveries("cancelled", 1);
+}
