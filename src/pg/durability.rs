@@ -38,7 +38,9 @@ impl Durability {
                 last = place.xid;
                 // SAFETY: the transaction is visible, so it has committed, and it is young (see `all_below`). The lower
                 // half of the 64-bit id is the id.
-                lsn = lsn.max(unsafe { pg_sys::TransactionIdGetCommitLSN(pg_sys::TransactionId::from(place.xid as u32)) });
+                lsn = lsn.max(unsafe {
+                    pg_sys::TransactionIdGetCommitLSN(pg_sys::TransactionId::from(place.xid as u32))
+                });
             }
         }
         if lsn != 0 {

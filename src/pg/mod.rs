@@ -3,9 +3,17 @@
 #![allow(clippy::result_large_err)]
 
 pub mod api;
+pub mod durability;
 pub mod guc;
+pub mod launcher;
 pub mod report;
+pub mod statement;
+pub mod store;
+pub mod thread;
+pub mod transaction;
+pub mod wait;
 pub mod wake;
+pub mod worker;
 
 use pgrx::prelude::*;
 
@@ -26,4 +34,5 @@ pub extern "C-unwind" fn _PG_init() {
         return;
     }
     wake::init();
+    launcher::register();
 }

@@ -127,7 +127,8 @@ impl SpiStore {
             let (ids, positions): (Vec<i64>, Vec<&Position>) =
                 ledger.positions.iter().map(|(id, position)| (*id, position)).unzip();
             let done: Vec<String> = positions.iter().map(|p| p.done.to_string()).collect();
-            let upto: Vec<Option<String>> = positions.iter().map(|p| p.upto.as_ref().map(|s| s.to_string())).collect();
+            let upto: Vec<Option<String>> =
+                positions.iter().map(|p| p.upto.as_ref().map(|s| s.to_string())).collect();
             let seq: Vec<i64> = positions.iter().map(|p| p.seq).collect();
             s.write_positions.write(client, &[ids.into(), done.into(), upto.into(), seq.into()])?;
         }
@@ -168,7 +169,8 @@ impl SpiStore {
         ];
         self.statements.write_deliveries.write(client, &args)?;
 
-        let failed: Vec<&Settled> = settled.iter().filter(|row| row.state != State::Delivered && logged(row)).collect();
+        let failed: Vec<&Settled> =
+            settled.iter().filter(|row| row.state != State::Delivered && logged(row)).collect();
         if failed.is_empty() {
             return Ok(());
         }
@@ -233,9 +235,11 @@ impl Reading for SpiReading<'_, '_> {
     fn head(&mut self) -> Position {
         let rows = self.rows(&self.statements.head, &[]);
         let row = fine(rows.first().ok_or("the head's position is missing"));
-        fine(position(row, 1).map(|p| p.ok_or("the head's position is missing")).and_then(|p| {
-            p.map_err(crate::error::Error::invalid)
-        }))
+        fine(
+            position(row, 1)
+                .map(|p| p.ok_or("the head's position is missing"))
+                .and_then(|p| p.map_err(crate::error::Error::invalid)),
+        )
     }
 
     fn endpoints(&mut self) -> Vec<Registered> {
@@ -246,7 +250,9 @@ impl Reading for SpiReading<'_, '_> {
             let (state, config): (String, String) = (required(row, 2), required(row, 3));
             let endpoint = Config::endpoint(id, &state, &config, self.schedule);
             match endpoint.and_then(|endpoint| Ok(Registered { endpoint, position: position(row, 4)? })) {
-                Ok(entry) if entry.endpoint.state != crate::endpoint::State::Inactive => registered.push(entry),
+                Ok(entry) if entry.endpoint.state != crate::endpoint::State::Inactive => {
+                    registered.push(entry)
+                }
                 Ok(_) => {}
                 // Its position stays where it is, and so do its events.
                 Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
@@ -301,7 +307,9 @@ impl Reading for SpiReading<'_, '_> {
         let seqs: Vec<i64> = pairs.iter().map(|(_, place)| place.seq).collect();
         let rows = self.rows(&self.statements.settled, &[ids.into(), xids.into(), seqs.into()]);
         rows.iter()
-            .map(|row| (required(row, 1), Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) }))
+            .map(|row| {
+                (required(row, 1), Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) })
+            })
             .collect()
     }
 
@@ -333,7 +341,8 @@ impl Reading for SpiReading<'_, '_> {
             .collect();
         let places: Vec<Place> = due.iter().map(|delivery| delivery.event.place).collect();
         self.durability.ensure(&places);
-        let next = self.one(&self.statements.next_due, &[endpoint.into(), timestamptz(now).into()]).map(timestamp);
+        let next =
+            self.one(&self.statements.next_due, &[endpoint.into(), timestamptz(now).into()]).map(timestamp);
         (due, next)
     }
 }
@@ -342,7 +351,8 @@ impl Reading for SpiReading<'_, '_> {
 fn position(row: &SpiHeapTupleData<'_>, first: usize) -> crate::error::Result<Option<Position>> {
     let done: Option<String> = cell(row, first);
     let upto: Option<String> = cell(row, first + 1);
-    done.map(|done| Position::from_columns(&done, upto.as_deref(), cell(row, first + 2).unwrap_or(0))).transpose()
+    done.map(|done| Position::from_columns(&done, upto.as_deref(), cell(row, first + 2).unwrap_or(0)))
+        .transpose()
 }
 
 /// An event in thirteen columns, in the order of `fetch.sql`.
@@ -412,7 +422,9 @@ fn status(answer: &Answer) -> Option<i32> {
 fn error_text(answer: &Answer) -> Option<String> {
     match answer {
         Answer::Status { .. } => None,
-        Answer::Failed { fault, message } => Some(format!("{}: {message}", fault.as_str()).replace('\0', "\u{fffd}")),
+        Answer::Failed { fault, message } => {
+            Some(format!("{}: {message}", fault.as_str()).replace('\0', "\u{fffd}"))
+        }
     }
 }
 
