@@ -145,7 +145,7 @@ impl Config {
                 choice(key, string(key, value)?, &["standard"], &later)?;
             }
             "encoding" => {
-                optional(value, |v| choice(key, string(key, v)?, &["json"], &["form", "xml"]))?;
+                optional(value, |v| choice(key, string(key, v)?, &["json"], &["form", "xml"]).map(drop))?;
             }
             "headers" => self.headers = headers(value)?,
             "basic_auth_username" => {
