@@ -124,8 +124,14 @@ impl Desk<'_> {
             let id = endpoint.id;
             let runs = endpoint.state == endpoint::State::Active;
             let endpoint = Arc::new(endpoint);
-            let lane = self.lanes.entry(id).or_insert_with(|| Lane::new(Arc::clone(&endpoint), position));
+            let lane =
+                self.lanes.entry(id).or_insert_with(|| Lane::new(Arc::clone(&endpoint), position.clone()));
             lane.endpoint = endpoint;
+            // A row that the lane does not know of: the endpoint was made inactive and active again in one go. It did
+            // not stop following the head, and the row goes with the next write.
+            if lane.feed == Feed::Head {
+                lane.saved = position;
+            }
             if !runs && lane.feed != Feed::Stopped {
                 leave(lane, id, self.head, self.flights, Feed::Stopped);
                 lane.retries.clear();
@@ -181,7 +187,6 @@ impl Desk<'_> {
             self.unburden_head();
             let hungry = awaited || self.lanes.values().any(|lane| lane.follows() && is_hungry(lane));
             if !hungry || self.head.window.bytes() > MAX_WINDOW_BYTES || !self.plan_head(db) {
-                self.unfinished |= hungry && *self.fresh && self.head.is_between_legs();
                 return;
             }
             let places = self.head.take(*self.chunk);
