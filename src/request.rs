@@ -137,7 +137,9 @@ pub fn checked_url(text: &str, allow_http: bool) -> Result<Url> {
             .detail(format!("It has {} characters; {MAX_URL} are allowed.", text.chars().count())));
     }
     if let Some(odd) = text.chars().find(|c| !matches!(c, '!'..='~') || *c == '\\') {
-        return Err(bad("url has a character that is not allowed").detail(format!("The character is {odd:?}.")));
+        return Err(
+            bad("url has a character that is not allowed").detail(format!("The character is {odd:?}."))
+        );
     }
     let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("url is not absolute"))?;
     match scheme.to_ascii_lowercase().as_str() {
@@ -217,9 +219,11 @@ pub fn checked_header(name: &str, value: &str) -> Result<()> {
     }
     let inside = |c: char| matches!(c, ' '..='~' | '\t');
     if value.len() > MAX_HEADER_VALUE || value.trim() != value || !value.chars().all(inside) {
-        return Err(Error::invalid("header value is malformed").detail(format!("The header is {name}.")).hint(
-            format!("Use at most {MAX_HEADER_VALUE} visible ASCII characters, with spaces only inside."),
-        ));
+        return Err(Error::invalid("header value is malformed")
+            .detail(format!("The header is {name}."))
+            .hint(format!(
+                "Use at most {MAX_HEADER_VALUE} visible ASCII characters, with spaces only inside."
+            )));
     }
     Ok(())
 }

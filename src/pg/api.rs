@@ -82,8 +82,9 @@ fn own_snapshot() -> Result<String, ErrorReport> {
     // transaction's abort, which cleans the stack. The text is copied before the memory context can go.
     let text = unsafe {
         pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        let snapshot = direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
-        let text = snapshot.and_then(|s| direct_function_call::<&CStr>(pg_sys::pg_snapshot_out, &[Some(s)]));
+        let snapshot = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
+        let text =
+            snapshot.and_then(|s| pgrx::direct_function_call::<&CStr>(pg_sys::pg_snapshot_out, &[Some(s)]));
         pg_sys::PopActiveSnapshot();
         text.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default()
     };

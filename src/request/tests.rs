@@ -103,7 +103,10 @@ fn each_attempt_is_signed_over_its_own_timestamp_under_the_same_id() {
 #[test]
 fn an_endpoint_adds_its_headers_and_basic_authorization() {
     let endpoint = Endpoint {
-        headers: vec![("X-Api-Key".to_owned(), Secret::new("k")), ("User-Agent".to_owned(), Secret::new("me"))],
+        headers: vec![
+            ("X-Api-Key".to_owned(), Secret::new("k")),
+            ("User-Agent".to_owned(), Secret::new("me")),
+        ],
         basic_auth: Some(("ann".to_owned(), Secret::new("pw"))),
         scheme: Scheme::None,
         ..endpoint()
@@ -127,13 +130,39 @@ fn an_endpoint_without_a_secret_sends_nothing() {
 fn a_url_that_is_not_plain_https_is_refused() {
     let long = format!("https://example.com/{}", "a".repeat(MAX_URL));
     for bad in [
-        "", "example.com", "/hooks", "https:example.com", "https:/example.com", "https://", "https:///example.com",
-        "https://?a", "ftp://example.com", "file:///etc/passwd", "gopher://example.com", "ws://example.com",
-        "javascript:alert(1)", "https://u:p@example.com", "https://u@example.com", "https://@example.com",
-        "https://example.com/#f", "https://example.com#", "https://example.com:0/", "https://example.com:99999/",
-        "https://exa mple.com", " https://example.com", "https://example.com/\r\nx: y", "https://example.com/\0",
-        "https://example.com/\t", "https://example.com\\@evil.example", "https://exämple.com", "https://example.com/é",
-        "https://[::1", "https://1.2.3.4.5.", "https://exa%00mple.com", "https://example.com/\u{7f}", &long,
+        "",
+        "example.com",
+        "/hooks",
+        "https:example.com",
+        "https:/example.com",
+        "https://",
+        "https:///example.com",
+        "https://?a",
+        "ftp://example.com",
+        "file:///etc/passwd",
+        "gopher://example.com",
+        "ws://example.com",
+        "javascript:alert(1)",
+        "https://u:p@example.com",
+        "https://u@example.com",
+        "https://@example.com",
+        "https://example.com/#f",
+        "https://example.com#",
+        "https://example.com:0/",
+        "https://example.com:99999/",
+        "https://exa mple.com",
+        " https://example.com",
+        "https://example.com/\r\nx: y",
+        "https://example.com/\0",
+        "https://example.com/\t",
+        "https://example.com\\@evil.example",
+        "https://exämple.com",
+        "https://example.com/é",
+        "https://[::1",
+        "https://1.2.3.4.5.",
+        "https://exa%00mple.com",
+        "https://example.com/\u{7f}",
+        &long,
     ] {
         assert!(checked_url(bad, true).is_err(), "{bad:?} was accepted");
     }
@@ -163,10 +192,26 @@ fn a_refused_url_does_not_repeat_its_password() {
 #[test]
 fn a_header_that_could_change_the_message_is_refused() {
     for bad in [
-        ("host", "a"), ("Content-Length", "1"), ("transfer-encoding", "chunked"), ("TE", "trailers"),
-        ("Webhook-Signature", "v1,"), ("webhook-anything", "a"), ("", "a"), ("a b", "c"), ("a:", "c"), ("a\r\nb", "c"),
-        ("ä", "c"), ("x", "a\r\nb: c"), ("x", "a\nb"), ("x", "a\0b"), ("x", " a"), ("x", "a "), ("x", "ä"), ("x", "\u{7f}"),
-        ("x", &"a".repeat(MAX_HEADER_VALUE + 1)), (&"x".repeat(MAX_HEADER_NAME + 1), "a"),
+        ("host", "a"),
+        ("Content-Length", "1"),
+        ("transfer-encoding", "chunked"),
+        ("TE", "trailers"),
+        ("Webhook-Signature", "v1,"),
+        ("webhook-anything", "a"),
+        ("", "a"),
+        ("a b", "c"),
+        ("a:", "c"),
+        ("a\r\nb", "c"),
+        ("ä", "c"),
+        ("x", "a\r\nb: c"),
+        ("x", "a\nb"),
+        ("x", "a\0b"),
+        ("x", " a"),
+        ("x", "a "),
+        ("x", "ä"),
+        ("x", "\u{7f}"),
+        ("x", &"a".repeat(MAX_HEADER_VALUE + 1)),
+        (&"x".repeat(MAX_HEADER_NAME + 1), "a"),
     ] {
         assert!(checked_header(bad.0, bad.1).is_err(), "{bad:?} was accepted");
     }
