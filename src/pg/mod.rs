@@ -7,6 +7,9 @@ pub mod guc;
 pub mod report;
 pub mod wake;
 
+#[cfg(feature = "pg_test")]
+mod tests;
+
 use pgrx::prelude::*;
 
 extension_sql_file!("../../sql/install/tables.sql", name = "tables", bootstrap);
