@@ -98,23 +98,23 @@ $$;
 CREATE FUNCTION webhook.endpoint_to_change(endpoint_id bigint) RETURNS webhook.endpoint LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    found webhook.endpoint;
+    old webhook.endpoint;
 BEGIN
     IF endpoint_id IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
             MESSAGE = 'endpoint must not be null', HINT = 'See the ids in webhook.endpoints.';
     END IF;
-    SELECT * INTO found FROM webhook.endpoint AS e WHERE e.id = endpoint_id FOR UPDATE;
+    SELECT * INTO old FROM webhook.endpoint AS e WHERE e.id = endpoint_id FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'endpoint does not exist',
             DETAIL = format('The endpoint is %s.', endpoint_id), HINT = 'See the ids in webhook.endpoints.';
     END IF;
-    IF NOT pg_has_role(webhook.caller(), found.owner::oid, 'MEMBER') THEN
+    IF NOT pg_has_role(webhook.caller(), old.owner::oid, 'MEMBER') THEN
         RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'endpoint belongs to another role',
-            DETAIL = format('The endpoint is %s, its owner %s.', endpoint_id, found.owner),
+            DETAIL = format('The endpoint is %s, its owner %s.', endpoint_id, old.owner),
             HINT = 'Only its owner, members of that role and superusers may change it.';
     END IF;
-    RETURN found;
+    RETURN old;
 END $$;
 
 CREATE FUNCTION webhook.refuse_name(name text) RETURNS void LANGUAGE plpgsql STABLE
@@ -366,16 +366,16 @@ END $$;
 CREATE FUNCTION webhook.delivery_to_change(delivery bigint) RETURNS webhook.delivery LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    found webhook.delivery;
+    old webhook.delivery;
 BEGIN
-    SELECT * INTO found FROM webhook.delivery AS d WHERE d.id = delivery FOR UPDATE;
-    IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = found.endpoint_id
+    SELECT * INTO old FROM webhook.delivery AS d WHERE d.id = delivery FOR UPDATE;
+    IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = old.endpoint_id
                 AND NOT pg_has_role(webhook.caller(), e.owner::oid, 'MEMBER')) THEN
         RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'delivery belongs to the endpoint of another role',
-            DETAIL = format('The delivery is %s, the endpoint %s.', delivery, found.endpoint_id),
+            DETAIL = format('The delivery is %s, the endpoint %s.', delivery, old.endpoint_id),
             HINT = 'Only the endpoint''s owner, members of that role and superusers may change it.';
     END IF;
-    RETURN found;
+    RETURN old;
 END $$;
 
 -- True: the delivery will be tried now. The delivery of an endpoint that is gone, or a delivered one, is left alone.

@@ -15,6 +15,9 @@ pub mod wait;
 pub mod wake;
 pub mod worker;
 
+#[cfg(feature = "pg_test")]
+mod tests;
+
 use pgrx::prelude::*;
 
 extension_sql_file!("../../sql/install/tables.sql", name = "tables", bootstrap);
