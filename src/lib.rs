@@ -13,6 +13,7 @@
 pub mod endpoint;
 pub mod error;
 pub mod event;
+pub mod json;
 pub mod secret;
 pub mod settings;
 

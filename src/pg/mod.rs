@@ -2,6 +2,8 @@
 // `ErrorReport` is the one error type that keeps SQLSTATE, DETAIL and HINT, and it is 208 bytes.
 #![allow(clippy::result_large_err)]
 
+pub mod attach;
+pub mod capture;
 pub mod guc;
 pub mod report;
 pub mod wake;
@@ -19,6 +21,7 @@ extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", req
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::init();
+    capture::init();
     // pg_upgrade preloads the library while it must do nothing.
     // SAFETY: plain globals of the postmaster.
     if unsafe { pg_sys::IsBinaryUpgrade || !pg_sys::process_shared_preload_libraries_in_progress } {
