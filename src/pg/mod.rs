@@ -3,6 +3,8 @@
 #![allow(clippy::result_large_err)]
 
 pub mod api;
+pub mod attach;
+pub mod capture;
 pub mod durability;
 pub mod guc;
 pub mod launcher;
@@ -31,6 +33,7 @@ extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", req
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::init();
+    capture::init();
     // pg_upgrade preloads the library while it must do nothing.
     // SAFETY: plain globals of the postmaster.
     if unsafe { pg_sys::IsBinaryUpgrade || !pg_sys::process_shared_preload_libraries_in_progress } {
