@@ -259,14 +259,14 @@ impl Config {
         host.chars().take(MAX_DERIVED_NAME).collect()
     }
 
-    /// The endpoint of one row of `sql/statements/endpoints.sql`. `waits` is the setting `retry_schedule`, which an
+    /// The endpoint of one row of `sql/statements/endpoints.sql`. `default` is the setting `retry_schedule`, which an
     /// endpoint that gives only `max_attempts` cuts or repeats.
     ///
     /// # Errors
     /// The row holds what this version does not know, as after a change of the library's version.
-    pub fn endpoint(id: i64, state: &str, config: &str, waits: &[Duration]) -> Result<Endpoint> {
+    pub fn endpoint(id: i64, state: &str, config: &str, default: &Schedule) -> Result<Endpoint> {
         let config = Self::stored(config)?;
-        let schedule = config.schedule(waits);
+        let schedule = config.schedule(default);
         let url = checked_url(config.url.as_deref().unwrap_or_default(), true)?;
         let events = config.events.iter().map(|text| Pattern::parse(text)).collect::<Result<_>>()?;
         let password = config.basic_auth_password.unwrap_or_else(|| Secret::new(""));
@@ -287,7 +287,7 @@ impl Config {
         })
     }
 
-    fn schedule(&self, default_waits: &[Duration]) -> Option<Schedule> {
+    fn schedule(&self, default: &Schedule) -> Option<Schedule> {
         if let Some(interval) = self.attempt_interval {
             return Some(Schedule::fixed(interval, self.max_attempts.unwrap_or(ATTEMPTS_AT_INTERVALS)));
         }
@@ -295,7 +295,7 @@ impl Config {
             (None, None) => None,
             (Some(waits), None) => Some(Schedule::new(waits.clone())),
             (Some(waits), Some(n)) => Some(Schedule::new(waits.clone()).with_max_attempts(n)),
-            (None, Some(n)) => Some(Schedule::new(default_waits.to_vec()).with_max_attempts(n)),
+            (None, Some(n)) => Some(default.clone().with_max_attempts(n)),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod config;
 pub mod endpoint;
 pub mod error;
 pub mod event;
+pub mod json;
 pub mod secret;
 pub mod settings;
 

@@ -242,8 +242,8 @@ impl Position {
     ///
     /// The head goes on meanwhile, so ask again after each leg, or after each part of one. `None`: the head has not come
     /// past this reader (which registered a moment ago, or whose position outlived a restart better than the head's).
-    /// Then read the [rest](Self::rest) of the own batch, or wait until the head has finished one that began later. Never
-    /// begin a batch with a fresh snapshot instead: the head's batches end elsewhere, and the two would not meet.
+    /// Then read the [rest](Self::rest) of the own batch, or wait until the head has finished one that began later. A fresh
+    /// snapshot instead would only end the next batch ahead of the head again.
     pub fn legs_to(&self, head: &Self) -> Option<Vec<Leg>> {
         let mut at = self.clone();
         if at.upto.is_some() && (&at.done, &at.upto) == (&head.done, &head.upto) {

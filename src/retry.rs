@@ -294,8 +294,3 @@ mod tests {
         }
     }
 }
-
-/// Placeholder until the retry branch lands.
-pub fn parse_waits(_text: &str) -> crate::error::Result<Vec<Duration>> {
-    Ok(Vec::new())
-}

@@ -129,6 +129,7 @@ CREATE TABLE webhook.delivery (
     started_at      timestamptz,   -- of the last attempt
     event_id        uuid NOT NULL,
     attempts        int NOT NULL CONSTRAINT delivery_attempts_not_negative CHECK (attempts OPERATOR(pg_catalog.>=) 0),
+    attempts_before int NOT NULL DEFAULT 0,  -- when webhook_retry began the schedule anew
     last_status     int,
     duration_ms     real,          -- of the last attempt
     state           text NOT NULL

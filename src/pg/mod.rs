@@ -3,9 +3,19 @@
 #![allow(clippy::result_large_err)]
 
 pub mod api;
+pub mod attach;
+pub mod capture;
+pub mod durability;
 pub mod guc;
+pub mod launcher;
 pub mod report;
+pub mod statement;
+pub mod store;
+pub mod thread;
+pub mod transaction;
+pub mod wait;
 pub mod wake;
+pub mod worker;
 
 #[cfg(feature = "pg_test")]
 mod tests;
@@ -23,10 +33,12 @@ extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", req
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::init();
+    capture::init();
     // pg_upgrade preloads the library while it must do nothing.
     // SAFETY: plain globals of the postmaster.
     if unsafe { pg_sys::IsBinaryUpgrade || !pg_sys::process_shared_preload_libraries_in_progress } {
         return;
     }
     wake::init();
+    launcher::register();
 }

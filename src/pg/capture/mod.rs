@@ -1,0 +1,235 @@
+//! Capture: the trigger that turns changed rows into events, inside the user's transaction.
+//!
+//! ```text
+//! row trigger ─▶ plan (cached per backend) ─▶ row as JSON, as the invoker ─▶ buffer
+//!    ─▶ end of the statement, a size limit, or the commit ─▶ one multi-row insert into webhook.outbox
+//! ```
+//!
+//! Writers must never notice us: nothing here waits, and nothing about a value may fail their statement. What may fail is
+//! the insert itself (no space, a lock), and then the statement fails with it, so that no change is missed.
+
+mod backend;
+mod buffer;
+mod cache;
+mod catalog;
+mod pinned;
+mod plan;
+mod row;
+mod value;
+
+mod outbox;
+
+use std::rc::Rc;
+
+use pgrx::prelude::*;
+
+use self::backend::Backend;
+use self::buffer::Texts;
+use self::plan::Plan;
+use self::row::Values;
+use super::{guc, wake};
+
+/// Tells PostgreSQL that [`webhook_pg_capture`] follows the version 1 calling convention.
+#[unsafe(no_mangle)]
+#[doc(hidden)]
+pub extern "C" fn pg_finfo_webhook_pg_capture() -> &'static pg_sys::Pg_finfo_record {
+    const RECORD: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &RECORD
+}
+
+/// The trigger function `webhook.capture()`. Its symbol is stable for ever: were it gone, attached tables would refuse
+/// writes. It reads the trigger's data itself, since a safe wrapper would cost more than most rows.
+///
+/// # Safety
+/// Called by PostgreSQL's function manager.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn webhook_pg_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    const TIMING: u32 = pg_sys::TRIGGER_EVENT_TIMINGMASK;
+    // SAFETY: a trigger's context is its TriggerData; the executor keeps what it points to.
+    unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                "webhook.capture() can only be called as a trigger"
+            );
+        }
+        let trigger = &*context.cast::<pg_sys::TriggerData>();
+        if trigger.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 {
+            if trigger.tg_event & TIMING == pg_sys::TRIGGER_EVENT_AFTER {
+                capture(trigger);
+            } else {
+                // A BEFORE trigger that somebody made by hand: the row goes on as it is.
+                let update = trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
+                return pg_sys::Datum::from(if update { trigger.tg_newtuple } else { trigger.tg_trigtuple });
+            }
+        }
+        pg_sys::Datum::null()
+    }
+}
+
+/// Rows and texts of the last call, kept for their memory.
+#[derive(Default)]
+struct Scratch {
+    old: Values,
+    new: Values,
+    texts: Texts,
+}
+
+static SCRATCH: Backend<Option<Scratch>> = Backend::new(None);
+/// Texts over this many bytes are not kept between calls.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Captures one row.
+///
+/// # Safety
+/// The data of an AFTER ROW trigger.
+unsafe fn capture(trigger: &pg_sys::TriggerData) {
+    let operation = match trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+        pg_sys::TRIGGER_EVENT_INSERT => 0,
+        pg_sys::TRIGGER_EVENT_UPDATE => 1,
+        pg_sys::TRIGGER_EVENT_DELETE => 2,
+        _ => return,
+    };
+    // SAFETY: an endpoint may have been registered since this statement's locks; cheap when nothing happened.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    // SAFETY: from the executor.
+    let Some(plan) = (unsafe { cache::plan(trigger.tg_relation, &*trigger.tg_trigger) }) else { return };
+    if plan.events[operation].is_none() || guc::mute() {
+        return;
+    }
+    let mut scratch = SCRATCH.with(Option::take).unwrap_or_default();
+    // SAFETY: from the executor.
+    if unsafe { write(trigger, &plan, operation, &mut scratch) } {
+        buffer::push(plan, operation, now(), &scratch.texts);
+        wake::at_commit();
+    }
+    if scratch.texts.bytes.capacity() <= KEPT_BYTES {
+        SCRATCH.with(|kept| *kept = Some(scratch));
+    }
+}
+
+/// Writes the texts of an event. False: the row did not change.
+///
+/// # Safety
+/// The data of an AFTER ROW trigger, and its plan.
+unsafe fn write(
+    trigger: &pg_sys::TriggerData,
+    plan: &Rc<Plan>,
+    operation: usize,
+    scratch: &mut Scratch,
+) -> bool {
+    let Scratch { old, new, texts } = scratch;
+    let limit = guc::max_payload_bytes();
+    texts.bytes.clear();
+    (texts.previous, texts.truncated) = (None, false);
+    // SAFETY: the tuples are of the trigger's table, and the executor keeps them for the length of the call.
+    unsafe {
+        let desc = (*trigger.tg_relation).rd_att;
+        let updated = operation == 1;
+        new.read(if updated { trigger.tg_newtuple } else { trigger.tg_trigtuple }, desc);
+        if updated {
+            old.read(trigger.tg_trigtuple, desc);
+            if !row::update_counts(plan, old, new) {
+                return false;
+            }
+        }
+        texts.key = if plan.key.is_empty() {
+            None
+        } else {
+            texts.append(|out| row::write_object(out, plan.key.iter(), new, limit))
+        };
+        texts.data = texts.append(|out| row::write_object(out, plan.columns.iter(), new, limit));
+        texts.truncated = texts.data.is_none();
+        if updated && !texts.truncated {
+            let mut changed = plan.columns.iter().filter(|column| row::changed(column, old, new)).peekable();
+            if changed.peek().is_some() {
+                texts.previous = texts.append(|out| row::write_object(out, changed, old, limit));
+                if texts.previous.is_none() {
+                    // Half an update would be worse than none: the whole event is thin.
+                    texts.data = None;
+                    texts.truncated = true;
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Microseconds since 2000-01-01.
+fn now() -> i64 {
+    const EPOCH: u64 = 946_684_800;
+    let epoch = std::time::UNIX_EPOCH + std::time::Duration::from_secs(EPOCH);
+    let micros = std::time::SystemTime::now().duration_since(epoch).unwrap_or_default().as_micros();
+    i64::try_from(micros).unwrap_or(i64::MAX)
+}
+
+static mut NEXT_EXECUTOR_FINISH: pg_sys::ExecutorFinish_hook_type = None;
+static mut NEXT_PROCESS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
+
+/// Hooks the ends of statements. To be called once, from `_PG_init`.
+pub fn init() {
+    // SAFETY: the usual chain of hooks, set while a single thread runs.
+    unsafe {
+        NEXT_EXECUTOR_FINISH = pg_sys::ExecutorFinish_hook;
+        pg_sys::ExecutorFinish_hook = Some(executor_finish);
+        NEXT_PROCESS_UTILITY = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+    }
+}
+
+/// A statement's row triggers run in here. A statement that captured something inserts it at its end, so that the next
+/// one of the same transaction sees it; a query of a user's trigger that captured nothing leaves the buffer alone.
+#[pg_guard]
+unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
+    let before = buffer::captured();
+    // SAFETY: passes on what it got.
+    unsafe {
+        match NEXT_EXECUTOR_FINISH {
+            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| next(query)),
+            None => pg_sys::standard_ExecutorFinish(query),
+        }
+    }
+    if buffer::captured() != before {
+        buffer::flush();
+    }
+}
+
+/// COPY fires row triggers outside of any executor run.
+#[pg_guard]
+#[allow(clippy::too_many_arguments)] // PostgreSQL's hook
+unsafe extern "C-unwind" fn process_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const std::ffi::c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    dest: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    let before = buffer::captured();
+    // SAFETY: passes on what it got.
+    unsafe {
+        match NEXT_PROCESS_UTILITY {
+            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                next(statement, query, read_only_tree, context, params, environment, dest, completion);
+            }),
+            None => pg_sys::standard_ProcessUtility(
+                statement,
+                query,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                dest,
+                completion,
+            ),
+        }
+    }
+    if buffer::captured() != before {
+        buffer::flush();
+    }
+}

@@ -1,0 +1,229 @@
+//! What one trigger captures: its attachment, worked out against the columns of the table that it stands on.
+//!
+//! A plan is built once per backend and trigger, and thrown away when the table, an attachment or an endpoint changes.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+use super::catalog::{self, Tables};
+use super::value::Writer;
+use crate::event::{Operation, Pattern};
+use crate::json;
+
+/// The operations that row triggers report, and the order of [`Plan::events`].
+pub(super) const OPERATIONS: [Operation; 3] = [Operation::Created, Operation::Updated, Operation::Deleted];
+
+/// What a trigger captures.
+pub(super) struct Plan {
+    /// The table that the trigger stands on: of a partitioned table, the partition.
+    pub(super) table: pg_sys::Oid,
+    /// Event types by operation; none where the attachment leaves it out or no endpoint wants it.
+    pub(super) events: [Option<Vec<u8>>; 3],
+    /// The columns that travel.
+    pub(super) columns: Vec<Column>,
+    /// The columns of the key.
+    pub(super) key: Vec<Column>,
+    /// Only a change of one of these raises an update; all captured columns if none.
+    pub(super) watch: Option<Vec<Column>>,
+    /// Holds what the functions of the columns cache.
+    _context: Context,
+}
+
+/// A column of the table.
+pub(super) struct Column {
+    /// Its position, counted from 0.
+    pub(super) at: usize,
+    /// `"name":`
+    pub(super) label: Vec<u8>,
+    pub(super) by_value: bool,
+    /// As in pg_type: -1 for a varlena, -2 for a C string.
+    pub(super) length: i16,
+    pub(super) writer: Writer,
+}
+
+/// A memory context that is deleted with its owner.
+struct Context(pg_sys::MemoryContext);
+
+impl Context {
+    fn new() -> Self {
+        // SAFETY: a child of the top context lives until it is deleted.
+        Self(unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CacheMemoryContext,
+                c"webhook_pg plan".as_ptr(),
+                pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+                pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+            )
+        })
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and nothing that lives in it outlives the plan.
+        unsafe { pg_sys::MemoryContextDelete(self.0) };
+    }
+}
+
+/// The id of the attachment that a trigger's name carries: `webhook_pg_<id>`.
+fn attachment_id(name: &CStr) -> Option<i64> {
+    name.to_str().ok()?.strip_prefix("webhook_pg_")?.parse().ok()
+}
+
+unsafe extern "C-unwind" {
+    /// catalog/partition.h: the parent, its parent and so on up to the root.
+    fn get_partition_ancestors(relid: pg_sys::Oid) -> *mut pg_sys::List;
+}
+
+/// Whether the attachment's table is this one, or the one whose trigger was cloned to this partition. A trigger made
+/// by hand with the name of another table's attachment fails this and captures nothing.
+fn belongs(table: pg_sys::Oid, trigger: &pg_sys::Trigger, attached: pg_sys::Oid) -> bool {
+    if table == attached {
+        return true;
+    }
+    // SAFETY: a catalog lookup; the boundary turns its errors into unwinding.
+    trigger.tgisclone
+        && unsafe {
+            let ancestors = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(table));
+            pg_sys::list_member_oid(ancestors, attached)
+        }
+}
+
+impl Plan {
+    /// Reads the attachment and the catalogs. `None`: the trigger captures nothing.
+    ///
+    /// # Safety
+    /// Both come from the executor: an open, locked table and one of its triggers.
+    pub(super) unsafe fn build(
+        relation: pg_sys::Relation,
+        trigger: &pg_sys::Trigger,
+        tables: &Tables,
+        listeners: &[Pattern],
+    ) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let (table, desc, name) =
+            unsafe { ((*relation).rd_id, (*relation).rd_att, CStr::from_ptr(trigger.tgname)) };
+        let id = attachment_id(name)?;
+
+        let mut events = [None, None, None];
+        let mut lists = None;
+        catalog::scan(tables.attachment, Some(id), |row| {
+            if !row.oid("table_name").is_some_and(|attached| belongs(table, trigger, attached)) {
+                return;
+            }
+            let (resource, as_action) = (row.text("resource").unwrap_or_default(), row.text("as_action"));
+            let actions = row.texts("actions").unwrap_or_default();
+            for (event, operation) in events.iter_mut().zip(OPERATIONS) {
+                if !actions.iter().any(|action| action == operation.as_str().as_bytes()) {
+                    continue;
+                }
+                let action = as_action.as_deref().unwrap_or(operation.as_str().as_bytes());
+                let event_type = [resource.as_slice(), b".", action].concat();
+                let text = String::from_utf8_lossy(&event_type);
+                if listeners.iter().any(|pattern| pattern.matches(&text)) {
+                    *event = Some(event_type);
+                }
+            }
+            lists = Some((
+                row.texts("key"),
+                row.texts("columns"),
+                row.texts("exclude").unwrap_or_default(),
+                row.texts("watch"),
+            ));
+        });
+        let (key, columns, exclude, watch) = lists?;
+
+        let context = Context::new();
+        // SAFETY: the context belongs to the plan; the descriptor to the open table.
+        let column = |at: usize| unsafe { Column::new(desc, at, context.0) };
+        // SAFETY: as above.
+        let found = |name: &Vec<u8>| unsafe { position(desc, name) };
+        let positions: Vec<usize> = match &columns {
+            Some(names) => names.iter().filter_map(found).collect(),
+            // SAFETY: the descriptor of the open table.
+            None => (0..unsafe { (*desc).natts } as usize).collect(),
+        };
+        let excluded: Vec<usize> = exclude.iter().filter_map(found).collect();
+        let columns = positions.into_iter().filter(|at| !excluded.contains(at)).filter_map(column).collect();
+        let key = match key {
+            Some(names) => names.iter().filter_map(found).filter_map(column).collect(),
+            // SAFETY: the caller's promise.
+            None => unsafe { primary_key(relation) }.into_iter().filter_map(column).collect(),
+        };
+        let watch = watch.map(|names| names.iter().filter_map(found).filter_map(column).collect());
+        Some(Self { table, events, columns, key, watch, _context: context })
+    }
+}
+
+impl Column {
+    /// `None` for a dropped column.
+    ///
+    /// # Safety
+    /// `at` is a column of `desc`; `context` lives longer than the column.
+    unsafe fn new(desc: pg_sys::TupleDesc, at: usize, context: pg_sys::MemoryContext) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let attribute = unsafe { catalog::attribute(desc, at) };
+        if attribute.attisdropped {
+            return None;
+        }
+        let mut label = Vec::new();
+        json::push_string(&mut label, catalog::attribute_name(attribute));
+        label.push(b':');
+        Some(Self {
+            at,
+            label,
+            by_value: attribute.attbyval,
+            length: attribute.attlen,
+            // SAFETY: the caller's promise.
+            writer: unsafe { Writer::of(attribute.atttypid, context) },
+        })
+    }
+}
+
+/// Where the column of this name stands.
+///
+/// # Safety
+/// `desc` is a tuple descriptor.
+unsafe fn position(desc: pg_sys::TupleDesc, name: &[u8]) -> Option<usize> {
+    // SAFETY: `at` stays below `natts`.
+    unsafe {
+        (0..(*desc).natts as usize).find(|at| {
+            let attribute = catalog::attribute(desc, *at);
+            !attribute.attisdropped && catalog::attribute_name(attribute) == name
+        })
+    }
+}
+
+/// The positions of the primary key's columns, in its order.
+///
+/// # Safety
+/// `relation` is an open, locked table.
+unsafe fn primary_key(relation: pg_sys::Relation) -> Vec<usize> {
+    let mut key = Vec::new();
+    // SAFETY: catalog rows are read while the cache entry is held; `indkey` has `indnatts` elements.
+    unsafe {
+        let indexes = pg_sys::RelationGetIndexList(relation);
+        for at in 0..pgrx::PgList::<std::ffi::c_void>::from_pg(indexes).len() {
+            let oid = (*(*indexes).elements.add(at)).oid_value;
+            let tuple = pg_sys::SearchSysCache1(
+                pg_sys::SysCacheIdentifier::INDEXRELID as i32,
+                pg_sys::Datum::from(oid),
+            );
+            if tuple.is_null() {
+                continue;
+            }
+            let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>();
+            if (*form).indisprimary {
+                let columns = (*form).indkey.values.as_ptr();
+                key = (0..(*form).indnkeyatts as usize)
+                    .filter_map(|at| usize::try_from(*columns.add(at) - 1).ok())
+                    .collect();
+            }
+            pg_sys::ReleaseSysCache(tuple);
+        }
+        pg_sys::list_free(indexes);
+    }
+    key
+}

@@ -1,0 +1,309 @@
+//! One value as JSON, the way `to_json` writes it, but the same whatever the session has set.
+//!
+//! The types that rows are mostly made of have writers of their own. Arrays, composites and types with a cast to json go
+//! through `to_json` itself, every other type through its output function. Both run as the invoker.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+use super::pinned::{self, Pinned};
+use crate::json;
+
+/// How the values of a column are written.
+pub(super) enum Writer {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Text,
+    Name,
+    Uuid,
+    Bytea,
+    Json,
+    Date,
+    Timestamp,
+    Timestamptz,
+    /// The output function; its text is JSON as it is.
+    Verbatim(Function),
+    /// The output function; its text is a JSON number, or a string where JSON has no such number (NaN, Infinity).
+    Number(Function),
+    /// The output function, for a JSON string.
+    Output(Function),
+    /// The output function under IntervalStyle iso_8601.
+    Interval(Function),
+    /// The output function under pinned settings, for a JSON string.
+    Pinned(Function),
+    /// `to_json`, under pinned settings unless no setting can matter.
+    ToJson(Function, bool),
+}
+
+/// A function ready to call. What it caches lives in its plan's memory context.
+pub(super) struct Function(Box<pg_sys::FmgrInfo>);
+
+impl Function {
+    /// # Safety
+    /// `context` lives longer than the function.
+    unsafe fn new(oid: pg_sys::Oid, context: pg_sys::MemoryContext) -> Self {
+        let mut info = Box::<pg_sys::FmgrInfo>::default();
+        // SAFETY: the box gives it a stable address.
+        unsafe { pg_sys::fmgr_info_cxt(oid, &mut *info, context) };
+        Self(info)
+    }
+
+    /// `to_json` for this type of argument. It asks the calling expression for the type, so it gets one.
+    ///
+    /// # Safety
+    /// `context` lives longer than the function.
+    unsafe fn to_json(argument: pg_sys::Oid, context: pg_sys::MemoryContext) -> Self {
+        // SAFETY: nodes are built in `context`, and the current context is put back.
+        unsafe {
+            let mut function = Self::new(pg_sys::Oid::from(pg_sys::F_TO_JSON), context);
+            let before = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), context);
+            let node = pg_sys::makeNullConst(argument, -1, pg_sys::InvalidOid);
+            let call = pg_sys::makeFuncExpr(
+                pg_sys::Oid::from(pg_sys::F_TO_JSON),
+                pg_sys::JSONOID,
+                pg_sys::lappend(std::ptr::null_mut(), node.cast()),
+                pg_sys::InvalidOid,
+                pg_sys::InvalidOid,
+                pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
+            );
+            pg_sys::CurrentMemoryContext = before;
+            function.0.fn_expr = call.cast();
+            function
+        }
+    }
+
+    /// Calls an output function.
+    ///
+    /// # Safety
+    /// The datum is of the type the function is for. The result lives in the current memory context.
+    unsafe fn text<'a>(&self, datum: pg_sys::Datum) -> &'a [u8] {
+        let info = (&raw const *self.0).cast_mut();
+        // SAFETY: output functions return a C string; the function manager changes only its own cache in `info`.
+        unsafe { CStr::from_ptr(pg_sys::OutputFunctionCall(info, datum)) }.to_bytes()
+    }
+}
+
+/// What `to_json` and we see in a type.
+fn base_type(oid: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a catalog lookup.
+    unsafe { pg_sys::getBaseType(oid) }
+}
+
+fn is_built_in(oid: pg_sys::Oid) -> bool {
+    oid.to_u32() < pg_sys::FirstNormalObjectId
+}
+
+/// Whether the type has a cast to json, by the rule of `to_json`: built-in types are not asked.
+fn has_json_cast(oid: pg_sys::Oid) -> bool {
+    if is_built_in(oid) {
+        return false;
+    }
+    let mut function = pg_sys::InvalidOid;
+    // SAFETY: a catalog lookup.
+    let path = unsafe {
+        pg_sys::find_coercion_pathway(
+            pg_sys::JSONOID,
+            oid,
+            pg_sys::CoercionContext::COERCION_EXPLICIT,
+            &mut function,
+        )
+    };
+    path == pg_sys::CoercionPathType::COERCION_PATH_FUNC && function != pg_sys::InvalidOid
+}
+
+/// Whether no setting changes the text of a value of this type.
+fn is_plain(oid: pg_sys::Oid) -> bool {
+    matches!(
+        oid,
+        pg_sys::BOOLOID
+            | pg_sys::INT2OID
+            | pg_sys::INT4OID
+            | pg_sys::INT8OID
+            | pg_sys::NUMERICOID
+            | pg_sys::TEXTOID
+            | pg_sys::VARCHAROID
+            | pg_sys::BPCHAROID
+            | pg_sys::NAMEOID
+            | pg_sys::CHAROID
+            | pg_sys::OIDOID
+            | pg_sys::UUIDOID
+            | pg_sys::JSONOID
+            | pg_sys::JSONBOID
+            | pg_sys::INETOID
+            | pg_sys::CIDROID
+            | pg_sys::MACADDROID
+            | pg_sys::MACADDR8OID
+            | pg_sys::BITOID
+            | pg_sys::VARBITOID
+            | pg_sys::XMLOID
+            | pg_sys::TSVECTOROID
+            | pg_sys::TSQUERYOID
+    )
+        // SAFETY: a catalog lookup.
+        || unsafe { pg_sys::get_typtype(oid) } == pg_sys::TYPTYPE_ENUM as std::ffi::c_char
+}
+
+impl Writer {
+    /// Chooses the writer for a type.
+    ///
+    /// # Safety
+    /// `context` lives longer than the writer.
+    pub(super) unsafe fn of(declared: pg_sys::Oid, context: pg_sys::MemoryContext) -> Self {
+        let oid = base_type(declared);
+        let output = || {
+            let (mut function, mut varlena) = (pg_sys::InvalidOid, false);
+            // SAFETY: a catalog lookup, and the caller's promise about `context`.
+            unsafe {
+                pg_sys::getTypeOutputInfo(oid, &mut function, &mut varlena);
+                Function::new(function, context)
+            }
+        };
+        match oid {
+            pg_sys::BOOLOID => Self::Bool,
+            pg_sys::INT2OID => Self::Int2,
+            pg_sys::INT4OID => Self::Int4,
+            pg_sys::INT8OID => Self::Int8,
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::XMLOID => Self::Text,
+            pg_sys::NAMEOID => Self::Name,
+            pg_sys::UUIDOID => Self::Uuid,
+            pg_sys::BYTEAOID => Self::Bytea,
+            pg_sys::JSONOID => Self::Json,
+            pg_sys::DATEOID => Self::Date,
+            pg_sys::TIMESTAMPOID => Self::Timestamp,
+            pg_sys::TIMESTAMPTZOID => Self::Timestamptz,
+            pg_sys::JSONBOID => Self::Verbatim(output()),
+            pg_sys::FLOAT4OID | pg_sys::FLOAT8OID | pg_sys::NUMERICOID => Self::Number(output()),
+            pg_sys::INTERVALOID => Self::Interval(output()),
+            // SAFETY: a catalog lookup, and the caller's promise about `context`.
+            _ => unsafe {
+                let element = pg_sys::get_element_type(oid);
+                if element != pg_sys::InvalidOid {
+                    let plain = is_plain(base_type(element));
+                    Self::ToJson(Function::to_json(oid, context), !plain)
+                } else if pg_sys::type_is_rowtype(oid) || has_json_cast(oid) {
+                    Self::ToJson(Function::to_json(oid, context), true)
+                } else if is_plain(oid) {
+                    Self::Output(output())
+                } else {
+                    Self::Pinned(output())
+                }
+            },
+        }
+    }
+
+    /// The least number of bytes the value's JSON can have, without fetching it from its TOAST table.
+    ///
+    /// # Safety
+    /// The datum is a non-null varlena of the writer's type.
+    pub(super) unsafe fn least_bytes(&self, datum: pg_sys::Datum) -> usize {
+        // SAFETY: the caller's promise.
+        let raw = unsafe { pg_sys::toast_raw_datum_size(datum) }.saturating_sub(pg_sys::VARHDRSZ);
+        match self {
+            Self::Text | Self::Json => raw,
+            Self::Bytea => raw * 2,
+            // Binary forms can be longer than their text: up to about 16 times for small numbers. Beyond half a
+            // gigabyte / 6 (the longest escape) their text would not fit in memory that PostgreSQL can allocate.
+            _ if raw > 64 * 1024 * 1024 => usize::MAX,
+            _ => raw / 16,
+        }
+    }
+
+    /// Appends a value.
+    ///
+    /// # Safety
+    /// The datum is non-null and of the writer's type. What it allocates lives in the current memory context.
+    pub(super) unsafe fn write(&self, out: &mut Vec<u8>, datum: pg_sys::Datum) {
+        // SAFETY: the caller's promise: each arm reads the representation of its own type.
+        unsafe {
+            match self {
+                Self::Bool => {
+                    out.extend_from_slice(if datum.value() as u8 != 0 { b"true" } else { b"false" });
+                }
+                Self::Int2 => json::push_int(out, i64::from(datum.value() as i16)),
+                Self::Int4 => json::push_int(out, i64::from(datum.value() as i32)),
+                Self::Int8 => json::push_int(out, datum.value() as i64),
+                Self::Text => json::push_string(out, bytes(datum)),
+                Self::Name => json::push_string(out, CStr::from_ptr(datum.cast_mut_ptr()).to_bytes()),
+                Self::Uuid => json::push_uuid(out, &*datum.cast_mut_ptr::<[u8; 16]>()),
+                Self::Bytea => {
+                    let data = bytes(datum);
+                    out.reserve(data.len() * 2 + 5);
+                    out.extend_from_slice(b"\"\\\\x");
+                    json::push_hex(out, data);
+                    out.push(b'"');
+                }
+                Self::Json => out.extend_from_slice(bytes(datum)),
+                Self::Date => {
+                    if !json::push_date(out, datum.value() as i32) {
+                        encode_time(out, datum, pg_sys::DATEOID);
+                    }
+                }
+                Self::Timestamp => {
+                    if !json::push_timestamp(out, datum.value() as i64, false) {
+                        encode_time(out, datum, pg_sys::TIMESTAMPOID);
+                    }
+                }
+                Self::Timestamptz => {
+                    if !json::push_timestamp(out, datum.value() as i64, true) {
+                        encode_time(out, datum, pg_sys::TIMESTAMPTZOID);
+                    }
+                }
+                Self::Verbatim(function) => out.extend_from_slice(function.text(datum)),
+                Self::Number(function) => {
+                    let _digits = pinned::float_digits();
+                    let text = function.text(datum);
+                    if text.last().is_some_and(u8::is_ascii_digit) {
+                        out.extend_from_slice(text);
+                    } else {
+                        json::push_string(out, text);
+                    }
+                }
+                Self::Output(function) => json::push_string(out, function.text(datum)),
+                Self::Interval(function) => {
+                    let _style = pinned::interval_style();
+                    json::push_string(out, function.text(datum));
+                }
+                Self::Pinned(function) => {
+                    let _pinned = Pinned::enter();
+                    json::push_string(out, function.text(datum));
+                }
+                Self::ToJson(function, pin) => {
+                    let _pinned = pin.then(Pinned::enter);
+                    let info = (&raw const *function.0).cast_mut();
+                    out.extend_from_slice(bytes(pg_sys::FunctionCall1Coll(info, pg_sys::InvalidOid, datum)));
+                }
+            }
+        }
+    }
+}
+
+/// The content of a varlena, fetched and decompressed if need be.
+///
+/// # Safety
+/// The datum is a non-null varlena; the result lives as long as it, or as the current memory context.
+pub(super) unsafe fn bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    let mut text: *mut pg_sys::varlena = datum.cast_mut_ptr();
+    // SAFETY: the caller's promise; a packed varlena is plain or short.
+    unsafe {
+        if pgrx::varlena::varatt_is_1b_e(text) || pgrx::varlena::varatt_is_4b_c(text) {
+            text = pg_sys::pg_detoast_datum_packed(text);
+        }
+        pgrx::varlena::varlena_to_byte_slice(text)
+    }
+}
+
+/// PostgreSQL's own spelling of a date or time, in UTC.
+///
+/// # Safety
+/// The datum is of the type.
+unsafe fn encode_time(out: &mut Vec<u8>, datum: pg_sys::Datum, oid: pg_sys::Oid) {
+    // MAXDATELEN
+    let mut buffer = [0 as std::ffi::c_char; 129];
+    let utc = 0;
+    // SAFETY: JsonEncodeDateTime writes at most MAXDATELEN bytes and a zero.
+    let text = unsafe { CStr::from_ptr(pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), datum, oid, &utc)) };
+    json::push_string(out, text.to_bytes());
+}
