@@ -378,13 +378,15 @@ BEGIN
     RETURN old;
 END $$;
 
--- True: the delivery will be tried now. The delivery of an endpoint that is gone, or a delivered one, is left alone.
+-- True: the delivery will be tried now; attempts count on, the schedule begins anew. What was delivered, or whose
+-- endpoint is gone, is left alone.
 CREATE FUNCTION webhook_retry(delivery bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old webhook.delivery := webhook.delivery_to_change(delivery);
 BEGIN
-    UPDATE webhook.delivery AS d SET state = 'pending', next_attempt_at = clock_timestamp(), finished_at = NULL
+    UPDATE webhook.delivery AS d
+       SET state = 'pending', next_attempt_at = clock_timestamp(), finished_at = NULL, attempts_before = d.attempts
      WHERE d.id = old.id AND d.state <> 'delivered'
        AND EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = d.endpoint_id);
     IF FOUND THEN
