@@ -24,7 +24,7 @@ CREATE FUNCTION webhook.wake() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODUL
 CREATE FUNCTION webhook.is_preloaded() RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
 -- Process id of the worker that serves this database, or null.
 CREATE FUNCTION webhook.worker_pid() RETURNS int LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'worker_pid_wrapper';
-CREATE FUNCTION webhook.changed() RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'changed_wrapper';
+CREATE FUNCTION webhook.changed() RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'webhook_pg_changed';
 
 -- Every change of these tables invalidates the caches of all backends and wakes the worker, whoever made it: ALWAYS,
 -- so that a logical apply or a session in replica role does too.

@@ -2,6 +2,10 @@
 \set VERBOSITY default
 \set SHOW_CONTEXT never
 
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS webhook_pg;
+RESET client_min_messages;
+
 BEGIN;
 SELECT id > 0 AS id, secret LIKE 'whsec_%' AS secret
   FROM webhook_register('https://example.com/hook', events => '{contact.*}', name => 'crm',
