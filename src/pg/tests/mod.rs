@@ -1,4 +1,9 @@
 //! In-server tests of the SQL functions: one promise each. Every test runs in a transaction that is rolled back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy takes #[pg_test] functions for production code"
+)]
 
 mod endpoints;
 mod events;
