@@ -5,7 +5,8 @@
 
 use std::ffi::CStr;
 
-use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
 
 use super::pinned::{self, Pinned};
 use crate::json;
@@ -36,6 +37,8 @@ pub(super) enum Writer {
     Pinned(Function),
     /// `to_json`, under pinned settings unless no setting can matter.
     ToJson(Function, bool),
+    /// The same by somebody else's code, which may fail.
+    Foreign(Box<Writer>),
 }
 
 /// A function ready to call. What it caches lives in its plan's memory context.
@@ -179,17 +182,21 @@ impl Writer {
             pg_sys::INTERVALOID => Self::Interval(output()),
             // SAFETY: a catalog lookup, and the caller's promise about `context`.
             _ => unsafe {
-                let element = pg_sys::get_element_type(oid);
-                if element != pg_sys::InvalidOid {
-                    let plain = is_plain(base_type(element));
+                let element = match pg_sys::get_element_type(oid) {
+                    pg_sys::InvalidOid => oid,
+                    element => base_type(element),
+                };
+                let plain = is_plain(element);
+                let writer = if element != oid {
                     Self::ToJson(Function::to_json(oid, context), !plain)
                 } else if pg_sys::type_is_rowtype(oid) || has_json_cast(oid) {
                     Self::ToJson(Function::to_json(oid, context), true)
-                } else if is_plain(oid) {
+                } else if plain {
                     Self::Output(output())
                 } else {
                     Self::Pinned(output())
-                }
+                };
+                if plain || is_built_in(element) { writer } else { Self::Foreign(Box::new(writer)) }
             },
         }
     }
@@ -275,8 +282,59 @@ impl Writer {
                     let info = (&raw const *function.0).cast_mut();
                     out.extend_from_slice(bytes(pg_sys::FunctionCall1Coll(info, pg_sys::InvalidOid, datum)));
                 }
+                Self::Foreign(writer) => {
+                    let end = out.len();
+                    if !survives(|| writer.write(out, datum)) {
+                        out.truncate(end);
+                        out.extend_from_slice(b"null");
+                    }
+                }
             }
         }
+    }
+}
+
+/// Runs somebody else's code in a subtransaction of its own, so that an error undoes what it did and nothing else. False,
+/// after a WARNING: it failed. Cancelling goes through.
+///
+/// # Safety
+/// `act` leaves nothing half done in memory when it unwinds.
+unsafe fn survives(act: impl FnOnce()) -> bool {
+    // SAFETY: the steps of PL/pgSQL's exception block; memory context and resource owner are put back as there.
+    unsafe {
+        let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = memory;
+        let failure = PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
+            act();
+            None
+        }))
+        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| error.rethrow())
+        .catch_when(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, |error| error.rethrow())
+        .catch_others(|error| {
+            Some(match error {
+                CaughtError::PostgresError(report)
+                | CaughtError::ErrorReport(report)
+                | CaughtError::RustPanic { ereport: report, .. } => report.message().to_owned(),
+            })
+        })
+        .execute();
+        if failure.is_none() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::CurrentMemoryContext = memory;
+        pg_sys::CurrentResourceOwner = owner;
+        if let Some(message) = &failure {
+            ereport!(
+                WARNING,
+                PgSqlErrorCode::ERRCODE_WARNING,
+                "a value could not be written as JSON and is sent as null",
+                format!("Its type's function failed: {message}")
+            );
+        }
+        failure.is_none()
     }
 }
 
