@@ -11,6 +11,8 @@ use std::fmt;
 pub enum Kind {
     /// A parameter has a value that can never be right.
     InvalidValue,
+    /// A null where a value is needed.
+    NullValue,
     /// A value of the contract that this version does not implement yet.
     NotSupported,
     /// A name that must be unique is taken.

@@ -10,6 +10,7 @@
 //! and chance are arguments. `engine` decides, `http` owns sockets and threads, `pg` is the only user of pgrx.
 //! `docs/architecture.md` argues the design; `tests/architecture.rs` holds the walls.
 
+pub mod config;
 pub mod endpoint;
 pub mod error;
 pub mod event;
@@ -30,3 +31,15 @@ pub mod pg;
 
 #[cfg(feature = "postgres")]
 pgrx::pg_module_magic!(name, version);
+
+/// What `cargo pgrx test` wants at the crate root: the server's configuration.
+#[cfg(all(test, feature = "pg_test"))]
+pub mod pg_test {
+    /// Nothing to prepare.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Settings of the test server.
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries = 'webhook_pg'"]
+    }
+}

@@ -2,6 +2,17 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+/// What a Standard Webhooks signing secret begins with.
+pub const PREFIX: &str = "whsec_";
+
+/// A new signing secret: `whsec_` and the base64 of 32 bytes, which the caller draws from the operating system.
+pub fn generate(random: [u8; 32]) -> Secret {
+    Secret(format!("{PREFIX}{}", BASE64_STANDARD.encode(random)))
+}
+
 /// A secret text: a signing secret, a password or a header value. `Debug` and `Display` print `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -27,5 +38,25 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_cannot_be_printed() {
+        let secret = Secret::new("whsec_hush");
+        let holder = Some(("authorization".to_owned(), secret.clone()));
+        assert_eq!(format!("{secret} {secret:?} {secret:#?}"), "*** *** ***");
+        assert!(!format!("{holder:?}").contains("hush"));
+    }
+
+    #[test]
+    fn a_generated_secret_is_the_prefix_and_the_base64_of_its_bytes() {
+        let secret = generate([0xff; 32]);
+        let encoded = secret.reveal().strip_prefix(PREFIX).unwrap();
+        assert_eq!(BASE64_STANDARD.decode(encoded).unwrap(), [0xff; 32]);
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::retry::Schedule;
+
 /// How many failed and successful attempts keep a row in `webhook.attempt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogAttempts {
@@ -46,7 +48,7 @@ pub struct Settings {
     /// Total time of one attempt for an endpoint that does not say otherwise.
     pub request_timeout: Duration,
     /// Waits between attempts for an endpoint that does not say otherwise.
-    pub retry_schedule: Vec<Duration>,
+    pub retry_schedule: Schedule,
     /// The safety scan that covers what no latch announced.
     pub poll_interval: Duration,
     /// What goes to `webhook.attempt`.
@@ -60,26 +62,13 @@ pub const DEFAULT_RETRY_SCHEDULE: &str = "5s 5m 30m 2h 5h 10h 14h 20h 24h";
 
 impl Default for Settings {
     fn default() -> Self {
-        const MINUTE: u64 = 60;
-        const HOUR: u64 = 60 * MINUTE;
         Self {
             enabled: true,
             max_in_flight: 64,
             endpoint_max_in_flight: 8,
             request_timeout: Duration::from_secs(15),
-            retry_schedule: [
-                5,
-                5 * MINUTE,
-                30 * MINUTE,
-                2 * HOUR,
-                5 * HOUR,
-                10 * HOUR,
-                14 * HOUR,
-                20 * HOUR,
-                24 * HOUR,
-            ]
-            .map(Duration::from_secs)
-            .to_vec(),
+            retry_schedule: Schedule::parse(DEFAULT_RETRY_SCHEDULE)
+                .unwrap_or_else(|_| Schedule::new(Vec::new())),
             poll_interval: Duration::from_secs(5),
             log_attempts: LogAttempts::All,
             egress: Egress::default(),

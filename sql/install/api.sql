@@ -1,1 +1,408 @@
--- api
+-- The functions that people call, in the schema that CREATE EXTENSION chose, and what only they call, in schema webhook.
+--
+-- Callers have no right on any table, only EXECUTE on what they were given; so the public functions run as the
+-- extension's owner (SECURITY DEFINER) with a pinned search_path. Who called stands in webhook.caller().
+-- Functions without SECURITY DEFINER in this file are reached from such functions only.
+
+-- ---- In the library ------------------------------------------------------------------------------------------------
+
+-- The role that called: what SET ROLE says, outside of all SECURITY DEFINER functions.
+CREATE FUNCTION webhook.caller() RETURNS oid LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'caller_wrapper';
+-- Lays changes over a stored configuration (null: over the defaults) and checks the whole: src/config.rs.
+CREATE FUNCTION webhook.checked_config(stored text, changes text) RETURNS text
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'checked_config_wrapper';
+CREATE FUNCTION webhook.check_event_type(type text) RETURNS void
+    LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'check_event_type_wrapper';
+CREATE FUNCTION webhook.new_secret() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_secret_wrapper';
+CREATE FUNCTION webhook.new_event_id() RETURNS uuid LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_event_id_wrapper';
+CREATE FUNCTION webhook.max_payload_bytes() RETURNS bigint
+    LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'max_payload_bytes_wrapper';
+-- What committed until now, never an older snapshot of a REPEATABLE READ transaction; this transaction counts as running.
+CREATE FUNCTION webhook.own_snapshot() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'own_snapshot_wrapper';
+-- Wakes the worker when this transaction commits.
+CREATE FUNCTION webhook.wake() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'wake_wrapper';
+CREATE FUNCTION webhook.is_preloaded() RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
+-- Process id of the worker that serves this database, or null.
+CREATE FUNCTION webhook.worker_pid() RETURNS int LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'worker_pid_wrapper';
+CREATE FUNCTION webhook.changed() RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'changed_wrapper';
+
+-- Every change of these tables invalidates the caches of all backends and wakes the worker, whoever made it: ALWAYS,
+-- so that a logical apply or a session in replica role does too.
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhook.endpoint
+    FOR EACH STATEMENT EXECUTE FUNCTION webhook.changed();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhook.endpoint_secret
+    FOR EACH STATEMENT EXECUTE FUNCTION webhook.changed();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhook.attachment
+    FOR EACH STATEMENT EXECUTE FUNCTION webhook.changed();
+ALTER TABLE webhook.endpoint ENABLE ALWAYS TRIGGER changed;
+ALTER TABLE webhook.endpoint_secret ENABLE ALWAYS TRIGGER changed;
+ALTER TABLE webhook.attachment ENABLE ALWAYS TRIGGER changed;
+
+-- ---- Configurations ------------------------------------------------------------------------------------------------
+
+-- A time as JSON in seconds: interval text is read by PostgreSQL, everything else is left for src/config.rs to judge.
+CREATE FUNCTION webhook.in_seconds(value jsonb) RETURNS jsonb LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE jsonb_typeof(value)
+        WHEN 'string' THEN to_jsonb(extract(epoch FROM (value #>> '{}')::interval))
+        ELSE value END
+$$;
+
+-- Changes with all times in seconds.
+CREATE FUNCTION webhook.with_seconds(changes jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    parameter text;
+BEGIN
+    IF jsonb_typeof(changes) IS DISTINCT FROM 'object' THEN
+        RETURN changes;
+    END IF;
+    FOREACH parameter IN ARRAY '{attempt_interval,timeout}'::text[] LOOP
+        IF changes ? parameter THEN
+            changes := jsonb_set(changes, ARRAY[parameter], webhook.in_seconds(changes -> parameter));
+        END IF;
+    END LOOP;
+    IF jsonb_typeof(changes -> 'retry_schedule') = 'array' THEN
+        changes := jsonb_set(changes, '{retry_schedule}', coalesce(
+            (SELECT jsonb_agg(webhook.in_seconds(wait) ORDER BY n)
+               FROM jsonb_array_elements(changes -> 'retry_schedule') WITH ORDINALITY AS list (wait, n)), '[]'));
+    END IF;
+    RETURN changes;
+END $$;
+
+-- An endpoint's whole configuration, secrets included, times in seconds: what src/config.rs reads. `secrets` are the
+-- signing secrets in force, newest first.
+CREATE FUNCTION webhook.stored_config(endpoint webhook.endpoint) RETURNS jsonb LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object(
+        'name', endpoint.name, 'url', endpoint.url, 'events', endpoint.events, 'method', endpoint.method,
+        'format', endpoint.format, 'encoding', endpoint.encoding, 'signature', endpoint.signature,
+        'ordering', endpoint.ordering, 'basic_auth_username', endpoint.basic_auth_username,
+        'scope', endpoint.scope, 'filter', endpoint.filter, 'expands', endpoint.expands,
+        'max_attempts', endpoint.max_attempts, 'max_in_flight', endpoint.max_in_flight,
+        'rate_limit', endpoint.rate_limit, 'is_active', endpoint.state <> 'inactive',
+        'attempt_interval', extract(epoch FROM endpoint.attempt_interval),
+        'timeout', extract(epoch FROM endpoint.timeout),
+        'retry_schedule', CASE WHEN endpoint.retry_schedule IS NOT NULL THEN
+            (SELECT jsonb_agg(extract(epoch FROM wait) ORDER BY n)
+               FROM unnest(endpoint.retry_schedule) WITH ORDINALITY AS list (wait, n)) END,
+        'headers', coalesce(jsonb_object_agg(s.name, s.value) FILTER (WHERE s.kind = 'header'), '{}'),
+        'basic_auth_password', max(s.value) FILTER (WHERE s.kind = 'password'),
+        'secrets', coalesce(jsonb_agg(s.value ORDER BY s.created_at DESC)
+            FILTER (WHERE s.kind = 'signing' AND (s.expires_at IS NULL OR s.expires_at > now())), '[]'))
+      FROM webhook.endpoint_secret AS s
+     WHERE s.endpoint_id = endpoint.id
+$$;
+
+-- The endpoint, locked, if the caller may change it.
+CREATE FUNCTION webhook.endpoint_to_change(endpoint_id bigint) RETURNS webhook.endpoint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.endpoint;
+BEGIN
+    IF endpoint_id IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'endpoint must not be null', HINT = 'See the ids in webhook.endpoints.';
+    END IF;
+    SELECT * INTO old FROM webhook.endpoint AS e WHERE e.id = endpoint_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'endpoint does not exist',
+            DETAIL = format('The endpoint is %s.', endpoint_id), HINT = 'See the ids in webhook.endpoints.';
+    END IF;
+    IF NOT pg_has_role(webhook.caller(), old.owner::oid, 'MEMBER') THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'endpoint belongs to another role',
+            DETAIL = format('The endpoint is %s, its owner %s.', endpoint_id, old.owner),
+            HINT = 'Only its owner, members of that role and superusers may change it.';
+    END IF;
+    RETURN old;
+END $$;
+
+CREATE FUNCTION webhook.refuse_name(name text) RETURNS void LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = 'an endpoint of that name exists',
+        DETAIL = format('The name is "%s".', name), HINT = 'Choose another name, or use webhook_update.';
+END $$;
+
+-- Writes what webhook.checked_config answered for a new endpoint. Without a name it takes the URL's host, and a number
+-- when that is taken: example.com, example.com-2.
+CREATE FUNCTION webhook.insert_endpoint(config jsonb) RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_name text := coalesce(config ->> 'name', config ->> 'derived_name');
+    active boolean := config ->> 'is_active';
+    attempt int := 1;
+    new_id bigint;
+BEGIN
+    LOOP
+        INSERT INTO webhook.endpoint (owner, name, state, url, events, method, format, encoding, signature, ordering,
+            header_names, basic_auth_username, max_attempts, max_in_flight, attempt_interval, retry_schedule, timeout)
+        SELECT webhook.caller(), new_name, CASE WHEN active THEN 'active' ELSE 'inactive' END,
+               c.url, c.events, c.method, c.format, c.encoding, c.signature, c.ordering,
+               ARRAY(SELECT jsonb_object_keys(config -> 'headers')), c.basic_auth_username,
+               c.max_attempts, c.max_in_flight, c.attempt_interval, c.retry_schedule, c.timeout
+          FROM jsonb_populate_record(NULL::webhook.endpoint, config) AS c
+        ON CONFLICT (name) DO NOTHING
+        RETURNING id INTO new_id;
+        EXIT WHEN new_id IS NOT NULL;
+        IF config ->> 'name' IS NOT NULL THEN
+            PERFORM webhook.refuse_name(new_name);
+        END IF;
+        attempt := attempt + 1;
+        new_name := (config ->> 'derived_name') || '-' || attempt;
+    END LOOP;
+    PERFORM webhook.write_secrets(new_id, config, '{headers,basic_auth_password,secret}');
+    IF active THEN
+        PERFORM webhook.start_at_present(new_id);
+    END IF;
+    RETURN new_id;
+END $$;
+
+-- Replaces the secrets that these parameters hold.
+CREATE FUNCTION webhook.write_secrets(endpoint bigint, config jsonb, parameters text[]) RETURNS void LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM webhook.endpoint_secret AS s
+     WHERE s.endpoint_id = endpoint
+       AND CASE s.kind WHEN 'header' THEN 'headers' WHEN 'password' THEN 'basic_auth_password' ELSE 'secret' END = ANY (parameters);
+    INSERT INTO webhook.endpoint_secret (endpoint_id, kind, name, value)
+    SELECT endpoint, 'header', h.key, h.value FROM jsonb_each_text(config -> 'headers') AS h
+     WHERE 'headers' = ANY (parameters)
+    UNION ALL
+    SELECT endpoint, 'password', '', config ->> 'basic_auth_password'
+     WHERE 'basic_auth_password' = ANY (parameters) AND config ->> 'basic_auth_password' IS NOT NULL
+    UNION ALL
+    SELECT endpoint, 'signing', '', config ->> 'secret'
+     WHERE 'secret' = ANY (parameters) AND config ->> 'secret' IS NOT NULL
+$$;
+
+-- The endpoint gets the events of transactions that have not committed now, this one included.
+CREATE FUNCTION webhook.start_at_present(endpoint_id bigint) RETURNS void LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO webhook.position (endpoint_id, done) VALUES (start_at_present.endpoint_id, webhook.own_snapshot()::pg_snapshot)
+    ON CONFLICT (endpoint_id) DO UPDATE SET seq = 0, done = EXCLUDED.done, upto = NULL
+$$;
+
+CREATE FUNCTION webhook.register(config jsonb, OUT id bigint, OUT secret text) LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    checked jsonb := webhook.checked_config(NULL, webhook.with_seconds(config)::text);
+BEGIN
+    IF checked ->> 'signature' <> 'none' THEN
+        secret := coalesce(checked ->> 'secret', webhook.new_secret());
+        checked := jsonb_set(checked, '{secret}', to_jsonb(secret));
+    END IF;
+    id := webhook.insert_endpoint(checked);
+END $$;
+
+-- ---- Endpoints -----------------------------------------------------------------------------------------------------
+
+-- In SQL, because PL/pgSQL refuses an input and an output of one name ("secret").
+CREATE FUNCTION webhook_register(
+    url text, events text[] DEFAULT '{*}', name text DEFAULT NULL, secret text DEFAULT NULL, method text DEFAULT 'POST',
+    format text DEFAULT 'standard', encoding text DEFAULT NULL, headers jsonb DEFAULT '{}',
+    basic_auth_username text DEFAULT NULL, basic_auth_password text DEFAULT NULL, scope jsonb DEFAULT NULL,
+    filter jsonpath DEFAULT NULL, expands text[] DEFAULT '{}', max_attempts int DEFAULT NULL,
+    attempt_interval interval DEFAULT NULL, retry_schedule interval[] DEFAULT NULL, timeout interval DEFAULT NULL,
+    max_in_flight int DEFAULT NULL, rate_limit int DEFAULT NULL, ordering text DEFAULT 'none',
+    signature text DEFAULT 'standard', is_active boolean DEFAULT true)
+RETURNS TABLE (id bigint, secret text) LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT new.id, new.secret
+      FROM webhook.register(jsonb_build_object(
+        'url', $1, 'events', $2, 'name', $3, 'secret', $4, 'method', $5, 'format', $6, 'encoding', $7, 'headers', $8,
+        'basic_auth_username', $9, 'basic_auth_password', $10, 'scope', $11, 'filter', $12, 'expands', $13,
+        'max_attempts', $14, 'attempt_interval', $15, 'retry_schedule', $16, 'timeout', $17, 'max_in_flight', $18,
+        'rate_limit', $19, 'ordering', $20, 'signature', $21, 'is_active', $22)) AS new
+$$;
+
+CREATE FUNCTION webhook_update(endpoint bigint, changes jsonb) RETURNS void LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.endpoint := webhook.endpoint_to_change(endpoint);
+    checked jsonb := webhook.checked_config(webhook.stored_config(old)::text,
+                                            coalesce(webhook.with_seconds(changes), 'null')::text);
+BEGIN
+    IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.name = checked ->> 'name' AND e.id <> endpoint) THEN
+        PERFORM webhook.refuse_name(checked ->> 'name');
+    END IF;
+    UPDATE webhook.endpoint AS e
+       SET modified_at = clock_timestamp(), name = c.name, url = c.url, events = c.events, method = c.method,
+           format = c.format, encoding = c.encoding, signature = c.signature, ordering = c.ordering,
+           header_names = ARRAY(SELECT jsonb_object_keys(checked -> 'headers')),
+           basic_auth_username = c.basic_auth_username, max_attempts = c.max_attempts,
+           max_in_flight = c.max_in_flight, attempt_interval = c.attempt_interval,
+           retry_schedule = c.retry_schedule, timeout = c.timeout
+      FROM jsonb_populate_record(NULL::webhook.endpoint, checked) AS c
+     WHERE e.id = endpoint;
+    PERFORM webhook.write_secrets(endpoint, checked, ARRAY(SELECT jsonb_object_keys(changes)));
+    IF (checked ->> 'is_active')::boolean <> (old.state <> 'inactive') THEN
+        IF old.state = 'inactive' THEN
+            UPDATE webhook.endpoint AS e SET state = 'active' WHERE e.id = endpoint;
+            PERFORM webhook.start_at_present(endpoint);
+        ELSE
+            UPDATE webhook.endpoint AS e SET state = 'inactive', disabled_reason = NULL WHERE e.id = endpoint;
+        END IF;
+    END IF;
+END $$;
+
+CREATE FUNCTION webhook_unregister(endpoint bigint) RETURNS void LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM webhook.endpoint_to_change(endpoint);
+    DELETE FROM webhook.endpoint AS e WHERE e.id = endpoint;
+    DELETE FROM webhook.position AS p WHERE p.endpoint_id = endpoint;
+    UPDATE webhook.delivery AS d SET state = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
+     WHERE d.endpoint_id = endpoint AND d.state = 'pending';
+END $$;
+
+CREATE FUNCTION webhook_pause(endpoint bigint) RETURNS void LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.endpoint := webhook.endpoint_to_change(endpoint);
+BEGIN
+    CASE old.state
+        WHEN 'active' THEN
+            UPDATE webhook.endpoint AS e SET state = 'paused', modified_at = clock_timestamp() WHERE e.id = endpoint;
+        WHEN 'paused' THEN
+            NULL;
+        WHEN 'disabled' THEN
+            RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = 'endpoint is disabled',
+                DETAIL = format('The endpoint is %s; it was disabled: %s', endpoint, old.disabled_reason),
+                HINT = 'A disabled endpoint keeps its events already; webhook_resume goes on.';
+        ELSE
+            PERFORM webhook.refuse_inactive(endpoint);
+    END CASE;
+END $$;
+
+CREATE FUNCTION webhook_resume(endpoint bigint) RETURNS void LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.endpoint := webhook.endpoint_to_change(endpoint);
+BEGIN
+    IF old.state = 'inactive' THEN
+        PERFORM webhook.refuse_inactive(endpoint);
+    ELSIF old.state <> 'active' THEN
+        UPDATE webhook.endpoint AS e SET state = 'active', disabled_reason = NULL, modified_at = clock_timestamp()
+         WHERE e.id = endpoint;
+    END IF;
+END $$;
+
+CREATE FUNCTION webhook.refuse_inactive(endpoint bigint) RETURNS void LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = 'endpoint is inactive',
+        DETAIL = format('The endpoint is %s.', endpoint),
+        HINT = format('Activate it: SELECT webhook_update(%s, ''{"is_active": true}'').', endpoint);
+END $$;
+
+-- ---- Events --------------------------------------------------------------------------------------------------------
+
+-- Appends an event to the outbox. The transaction's id is taken before the sequence number, as positions need it.
+CREATE FUNCTION webhook.append_event(id uuid, type text, key text, data text, target bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    xid xid8 := pg_current_xact_id();
+    thin boolean := octet_length(data) > webhook.max_payload_bytes();
+BEGIN
+    INSERT INTO webhook.outbox (xid, seq, occurred_at, target, id, truncated, type, key, data, context, traceparent)
+    VALUES (xid, nextval('webhook.outbox_seq'), clock_timestamp(), target, id, thin, type, key,
+            CASE WHEN NOT thin THEN data END,
+            nullif(current_setting('webhook_pg.context', true), ''),
+            nullif(current_setting('webhook_pg.traceparent', true), ''));
+    PERFORM webhook.wake();
+END $$;
+
+CREATE FUNCTION webhook_send(type text, data json, key text DEFAULT NULL, idempotency_key text DEFAULT NULL) RETURNS uuid
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_id uuid := webhook.new_event_id();
+    first_id uuid;
+BEGIN
+    IF type IS NULL OR data IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = CASE WHEN type IS NULL THEN 'type must not be null' ELSE 'data must not be null' END,
+            HINT = CASE WHEN type IS NULL THEN 'Write for example contact.created.'
+                        ELSE 'For the JSON value null write ''null''::json.' END;
+    END IF;
+    PERFORM webhook.check_event_type(type);
+    IF octet_length(key) > 1024 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'key is too long',
+            DETAIL = format('It has %s bytes.', octet_length(key)), HINT = 'Use at most 1024 bytes.';
+    END IF;
+    IF idempotency_key IS NOT NULL THEN
+        IF octet_length(idempotency_key) NOT BETWEEN 1 AND 255 THEN
+            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'idempotency_key has a wrong length',
+                DETAIL = format('It has %s bytes.', octet_length(idempotency_key)), HINT = 'Use 1 to 255 bytes.';
+        END IF;
+        LOOP
+            -- Waits for another transaction that sends under this key.
+            INSERT INTO webhook.idempotency (key, event_id) VALUES (idempotency_key, new_id) ON CONFLICT DO NOTHING;
+            EXIT WHEN FOUND;
+            SELECT i.event_id INTO first_id FROM webhook.idempotency AS i WHERE i.key = idempotency_key;
+            IF FOUND THEN
+                RETURN first_id;
+            END IF;
+        END LOOP;
+    END IF;
+    PERFORM webhook.append_event(new_id, type, to_json(key)::text, data::text, NULL);
+    RETURN new_id;
+END $$;
+
+CREATE FUNCTION webhook_test(endpoint bigint) RETURNS uuid LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    receiver webhook.endpoint := webhook.endpoint_to_change(endpoint);
+    new_id uuid := webhook.new_event_id();
+BEGIN
+    IF receiver.state = 'inactive' THEN
+        PERFORM webhook.refuse_inactive(endpoint);
+    END IF;
+    PERFORM webhook.append_event(new_id, 'webhook.ping', NULL, json_build_object('endpoint', receiver.name)::text, endpoint);
+    RETURN new_id;
+END $$;
+
+-- ---- Deliveries ----------------------------------------------------------------------------------------------------
+
+-- The delivery's endpoint may be gone, but if it is there the caller must be allowed to change it.
+CREATE FUNCTION webhook.delivery_to_change(delivery bigint) RETURNS webhook.delivery LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.delivery;
+BEGIN
+    SELECT * INTO old FROM webhook.delivery AS d WHERE d.id = delivery FOR UPDATE;
+    IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = old.endpoint_id
+                AND NOT pg_has_role(webhook.caller(), e.owner::oid, 'MEMBER')) THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'delivery belongs to the endpoint of another role',
+            DETAIL = format('The delivery is %s, the endpoint %s.', delivery, old.endpoint_id),
+            HINT = 'Only the endpoint''s owner, members of that role and superusers may change it.';
+    END IF;
+    RETURN old;
+END $$;
+
+-- True: the delivery will be tried now. The delivery of an endpoint that is gone, or a delivered one, is left alone.
+CREATE FUNCTION webhook_retry(delivery bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.delivery := webhook.delivery_to_change(delivery);
+BEGIN
+    UPDATE webhook.delivery AS d SET state = 'pending', next_attempt_at = clock_timestamp(), finished_at = NULL
+     WHERE d.id = old.id AND d.state <> 'delivered'
+       AND EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = d.endpoint_id);
+    IF FOUND THEN
+        PERFORM webhook.wake();
+    END IF;
+    RETURN FOUND;
+END $$;
+
+-- True: the delivery was pending and will not be tried again.
+CREATE FUNCTION webhook_cancel(delivery bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.delivery := webhook.delivery_to_change(delivery);
+BEGIN
+    UPDATE webhook.delivery AS d SET state = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
+     WHERE d.id = old.id AND d.state = 'pending';
+    IF FOUND THEN
+        PERFORM webhook.wake();
+    END IF;
+    RETURN FOUND;
+END $$;

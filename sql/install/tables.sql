@@ -3,12 +3,13 @@
 
 CREATE SCHEMA webhook;
 
--- Which cluster and database this installation belongs to. A restored dump or a template copy carries the row of
--- its origin, and then nothing is sent until webhook_adopt() is called.
+-- Which cluster and database this installation belongs to. A template copy carries the row of its origin and a
+-- restored dump adds it to the new row; nothing is sent unless the one row is this database's, which webhook_adopt()
+-- brings about.
 CREATE TABLE webhook.installation (
-    single            boolean PRIMARY KEY DEFAULT true CONSTRAINT installation_is_one_row CHECK (single),
     system_identifier bigint NOT NULL,
-    database_oid      oid NOT NULL
+    database_oid      oid NOT NULL,
+    PRIMARY KEY (system_identifier, database_oid)
 );
 INSERT INTO webhook.installation (system_identifier, database_oid)
 SELECT c.system_identifier, d.oid
@@ -99,6 +100,13 @@ CREATE TABLE webhook.outbox (
     PRIMARY KEY (xid, seq)
 );
 
+-- The keys given to webhook_send, kept as long as events are.
+CREATE TABLE webhook.idempotency (
+    key        text PRIMARY KEY,
+    event_id   uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+
 -- How far the outbox has been read (src/position.rs). Row 0 is the head, which endpoints without a row follow.
 CREATE TABLE webhook.position (
     endpoint_id bigint PRIMARY KEY,
@@ -121,6 +129,7 @@ CREATE TABLE webhook.delivery (
     started_at      timestamptz,   -- of the last attempt
     event_id        uuid NOT NULL,
     attempts        int NOT NULL CONSTRAINT delivery_attempts_not_negative CHECK (attempts OPERATOR(pg_catalog.>=) 0),
+    attempts_before int NOT NULL DEFAULT 0,  -- when webhook_retry began the schedule anew
     last_status     int,
     duration_ms     real,          -- of the last attempt
     state           text NOT NULL

@@ -1,1 +1,149 @@
--- views
+-- What people look at. Secrets, passwords and header values appear as *** only.
+
+CREATE VIEW webhook.endpoints AS
+SELECT e.id, e.name, e.state, e.disabled_reason, e.url, e.events,
+       CASE WHEN EXISTS (SELECT FROM webhook.endpoint_secret AS s
+                          WHERE s.endpoint_id OPERATOR(pg_catalog.=) e.id AND s.kind OPERATOR(pg_catalog.=) 'signing')
+            THEN '***' END AS secret,
+       e.method, e.format, e.encoding,
+       (SELECT coalesce(pg_catalog.jsonb_object_agg(h.name, '***'), '{}')
+          FROM pg_catalog.unnest(e.header_names) AS h (name)) AS headers,
+       e.basic_auth_username,
+       CASE WHEN EXISTS (SELECT FROM webhook.endpoint_secret AS s
+                          WHERE s.endpoint_id OPERATOR(pg_catalog.=) e.id AND s.kind OPERATOR(pg_catalog.=) 'password')
+            THEN '***' END AS basic_auth_password,
+       e.scope, e.filter, e.expands, e.max_attempts, e.attempt_interval, e.retry_schedule, e.timeout, e.max_in_flight,
+       e.rate_limit, e.ordering, e.signature, e.state OPERATOR(pg_catalog.<>) 'inactive' AS is_active,
+       NULL::pg_catalog.text AS public_key, e.owner, e.created_at, e.modified_at
+  FROM webhook.endpoint AS e;
+
+-- json, not jsonb: the exact text of the row.
+CREATE VIEW webhook.events AS
+SELECT o.id, o.type, o.key::pg_catalog.json AS key, o.occurred_at, o.data::pg_catalog.json AS data,
+       o.previous::pg_catalog.json AS previous
+  FROM webhook.outbox AS o;
+
+CREATE VIEW webhook.deliveries AS
+SELECT d.id, d.endpoint_id, e.name AS endpoint, d.event_id, o.type, o.key::pg_catalog.json AS key, d.state, d.attempts,
+       d.next_attempt_at, d.last_status, d.last_error, d.created_at, d.finished_at
+  FROM webhook.delivery AS d
+  LEFT JOIN webhook.endpoint AS e ON e.id OPERATOR(pg_catalog.=) d.endpoint_id
+  LEFT JOIN webhook.outbox AS o ON o.xid OPERATOR(pg_catalog.=) d.xid AND o.seq OPERATOR(pg_catalog.=) d.seq;
+
+-- Attempts have rows of their own, except the one that delivered: it stands in the delivery, to save an insert. One
+-- sequence numbers both.
+CREATE VIEW webhook.attempts AS
+SELECT a.id, a.delivery_id, d.endpoint_id, d.event_id, a.attempt, a.started_at, a.duration_ms, a.status, a.error, a.response
+  FROM webhook.attempt AS a
+  JOIN webhook.delivery AS d ON d.id OPERATOR(pg_catalog.=) a.delivery_id
+UNION ALL
+SELECT d.id, d.id, d.endpoint_id, d.event_id, d.attempts, d.started_at, d.duration_ms, d.last_status, NULL, d.response
+  FROM webhook.delivery AS d
+ WHERE d.state OPERATOR(pg_catalog.=) 'delivered'
+   AND d.started_at IS NOT NULL;  -- null: not logged
+
+-- An attachment is enabled when its table has its triggers and none of them is switched off.
+CREATE VIEW webhook.attachments AS
+SELECT a.id, a.table_name, coalesce(t.enabled, false) AS enabled, a.resource, a.actions, a.key, a.columns, a.exclude, a.watch,
+       a.condition, a.expand, a.as_action, a.always
+  FROM webhook.attachment AS a
+  LEFT JOIN LATERAL (
+        SELECT pg_catalog.bool_and(t.tgenabled OPERATOR(pg_catalog.<>) 'D') AS enabled
+          FROM pg_catalog.pg_trigger AS t
+          JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
+          JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+         WHERE t.tgrelid OPERATOR(pg_catalog.=) a.table_name
+           AND n.nspname OPERATOR(pg_catalog.=) 'webhook' AND p.proname OPERATOR(pg_catalog.=) 'capture') AS t ON true;
+
+-- ---- Status --------------------------------------------------------------------------------------------------------
+
+-- Whether the installation rows name this cluster and this database and nothing else: the clone guard.
+CREATE FUNCTION webhook.is_at_home() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(bool_and(i.system_identifier = c.system_identifier AND i.database_oid = d.oid), false)
+      FROM webhook.installation AS i, pg_control_system() AS c, pg_database AS d
+     WHERE d.datname = current_database()
+$$;
+
+-- Answers on a standby too. Cheap: counts stop at 10,000.
+CREATE FUNCTION webhook_status() RETURNS TABLE (check_name text, ok boolean, detail text) LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    names text;
+    n bigint;
+    oldest timestamptz;
+    pid int := webhook.worker_pid();
+    at_home boolean := webhook.is_at_home();
+BEGIN
+    RETURN QUERY SELECT 'preload', webhook.is_preloaded(), CASE WHEN webhook.is_preloaded()
+        THEN 'The library is preloaded.'
+        ELSE 'Add webhook_pg to shared_preload_libraries and restart PostgreSQL; events are kept meanwhile.' END;
+
+    RETURN QUERY SELECT 'worker', pid IS NOT NULL OR pg_is_in_recovery(), CASE
+        WHEN pg_is_in_recovery() THEN 'This is a standby: nothing is sent here.'
+        WHEN pid IS NOT NULL THEN format('Process %s serves this database.', pid)
+        ELSE 'No worker serves this database: see webhook_pg.databases, max_worker_processes and the server log.' END;
+
+    RETURN QUERY SELECT 'enabled', s.enabled, CASE WHEN s.enabled
+        THEN 'Sending is enabled.' ELSE 'webhook_pg.enabled is off: events are kept, nothing is sent.' END
+      FROM (SELECT coalesce(current_setting('webhook_pg.enabled', true)::boolean, true)) AS s (enabled);
+
+    RETURN QUERY SELECT 'clone guard', at_home, CASE WHEN at_home
+        THEN 'This database is where the extension was installed or adopted.'
+        ELSE 'This database is a copy, so nothing is sent. To send from here: SELECT webhook_adopt().' END;
+
+    SELECT count(*), string_agg(format('%s (%s)', e.name, e.state), ', ' ORDER BY e.id) INTO n, names
+      FROM (SELECT * FROM webhook.endpoint WHERE state IN ('paused', 'disabled') ORDER BY id LIMIT 100) AS e;
+    RETURN QUERY SELECT 'endpoints', NOT EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.state = 'disabled'),
+        CASE WHEN n = 0 THEN format('%s endpoints, none paused or disabled.', (SELECT count(*) FROM webhook.endpoint))
+             ELSE format('Not sent to, but kept for: %s. webhook_resume goes on.', names) END;
+
+    SELECT count(*), string_agg(e.name, ', ' ORDER BY e.id) INTO n, names
+      FROM (SELECT * FROM webhook.endpoint AS e
+             WHERE (e.signature <> 'none'
+                    AND NOT EXISTS (SELECT FROM webhook.endpoint_secret AS s
+                                     WHERE s.endpoint_id = e.id AND s.kind = 'signing'
+                                       AND (s.expires_at IS NULL OR s.expires_at > now())))
+                OR EXISTS (SELECT FROM unnest(e.header_names) AS h (name)
+                            WHERE NOT EXISTS (SELECT FROM webhook.endpoint_secret AS s
+                                               WHERE s.endpoint_id = e.id AND s.kind = 'header' AND s.name = h.name))
+             ORDER BY e.id LIMIT 100) AS e;
+    RETURN QUERY SELECT 'secrets', n = 0, CASE WHEN n = 0 THEN 'Every endpoint has its secrets.'
+        ELSE format('Secrets are missing, as after a restore: %s. Give them by webhook_update.', names) END;
+
+    SELECT count(*) INTO n
+      FROM (SELECT FROM webhook.delivery WHERE state = 'dead' LIMIT 10000) AS d;
+    RETURN QUERY SELECT 'dead', n = 0, CASE WHEN n = 0 THEN 'No delivery is dead.'
+        ELSE format('%s%s deliveries are dead. webhook_retry tries them again.', n, CASE WHEN n = 10000 THEN ' or more' END) END;
+
+    SELECT count(*), min(d.created_at) INTO n, oldest
+      FROM (SELECT created_at FROM webhook.delivery WHERE state = 'pending' LIMIT 10000) AS d;
+    RETURN QUERY SELECT 'pending', true, CASE WHEN n = 0 THEN 'No delivery waits for another attempt.'
+        ELSE format('%s%s deliveries wait for another attempt, the oldest since %s.',
+                    n, CASE WHEN n = 10000 THEN ' or more' END, oldest) END;
+
+    SELECT count(*), min(o.occurred_at) INTO n, oldest
+      FROM webhook.position AS head,
+           LATERAL (SELECT o.occurred_at FROM webhook.outbox AS o
+                     WHERE o.xid >= pg_snapshot_xmax(head.done)
+                       AND (head.upto IS NULL OR o.seq > head.seq OR NOT pg_visible_in_snapshot(o.xid, head.upto))
+                     LIMIT 10000) AS o
+     WHERE head.endpoint_id = 0;
+    RETURN QUERY SELECT 'backlog', coalesce(oldest > now() - interval '1 minute', true), CASE WHEN n = 0 THEN 'All events have been read.'
+        ELSE format('%s%s events have not been read, the oldest since %s.', n, CASE WHEN n = 10000 THEN ' or more' END, oldest) END;
+
+    SELECT count(*), string_agg(a.table_name::text, ', ' ORDER BY a.id) INTO n, names
+      FROM (SELECT * FROM webhook.attachments WHERE NOT enabled ORDER BY id LIMIT 100) AS a;
+    RETURN QUERY SELECT 'attachments', n = 0, CASE WHEN n = 0 THEN 'Every attached table has its triggers enabled.'
+        ELSE format('Triggers are missing or disabled on %s. ALTER TABLE … ENABLE TRIGGER, or webhook_attach again.', names) END;
+END $$;
+
+-- Makes this database the one that sends: after a restore, a copy or pg_upgrade. What a copy still has to send, it will.
+CREATE FUNCTION webhook_adopt() RETURNS void LANGUAGE sql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM webhook.installation;
+    INSERT INTO webhook.installation (system_identifier, database_oid)
+    SELECT c.system_identifier, d.oid
+      FROM pg_control_system() AS c, pg_database AS d
+     WHERE d.datname = current_database();
+    SELECT webhook.wake();
+$$;

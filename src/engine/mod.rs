@@ -1,7 +1,36 @@
-//! The dispatcher: lanes, limits, ordering; generic over a [`Store`] and a [`Transport`].
+//! The dispatcher: which event goes to which endpoint when. Generic over a [`Store`] and a [`Transport`]; knows neither
+//! PostgreSQL nor sockets, reads no clock and draws no chance.
+//!
+//! ```text
+//!              ┌────────────── outbox ──────────────┐
+//!   head reader│▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▶         │ one reader feeds all lanes that keep up
+//!   own reader │▪▪▪▪▪▶                              │ a lane that fell behind reads for itself
+//!              └─────────────────────────────────────┘
+//!                   │ wants? ─▶ lane queue ─▶ job ─▶ transport ─▶ completion ─▶ ledger ─▶ store
+//! ```
+//!
+//! - A **reader** ([`reader`]) walks the outbox from a position and knows how much of what it read is settled.
+//! - A **lane** ([`lane`]) is one endpoint at work: its queue, its flights, its feed.
+//! - **Feeding** ([`feed`]) brings events from readers, and deliveries that are due, into lanes.
+//! - A **round** ([`round`]) is one turn: collect, write, read, start. It is short and never blocks on a receiver.
+//! - The **ledger** ([`store`]) is what one turn must make durable: outcomes and positions, in one transaction. A slot in
+//!   flight is free only after its outcome is written.
+//!
+//! What survives a crash is in the store only: positions never pass an event that is not settled, and what was settled
+//! beyond a position has a delivery row, which a reader looks for until it has finished its second batch (the first
+//! may have been begun before the crash, and the second ends after it).
+
+pub mod feed;
+pub mod lane;
+pub mod reader;
+pub mod round;
+pub mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use round::Dispatcher;
+pub use store::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
 
 use crate::endpoint::Endpoint;
 use crate::event::Event;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
+use crate::retry::Schedule;
 use crate::settings::{self, Egress, Settings};
 
 /// What goes to `webhook.attempts`.
@@ -254,7 +255,8 @@ pub fn settings() -> Settings {
         endpoint_max_in_flight: count(ENDPOINT_MAX_IN_FLIGHT.get()),
         request_timeout: ms(REQUEST_TIMEOUT.get()),
         // The check hook let nothing else in.
-        retry_schedule: crate::retry::parse_waits(&string(&RETRY_SCHEDULE)).unwrap_or_default(),
+        retry_schedule: Schedule::parse(&string(&RETRY_SCHEDULE))
+            .unwrap_or_else(|_| Schedule::new(Vec::new())),
         poll_interval: ms(POLL_INTERVAL.get()),
         log_attempts: match LOG_ATTEMPTS.get() {
             LogAttempts::All => settings::LogAttempts::All,
@@ -347,8 +349,7 @@ unsafe extern "C-unwind" fn check_retry_schedule(
     _: *mut *mut c_void,
     _: pg_sys::GucSource::Type,
 ) -> bool {
-    let rule =
-        |text: &str| crate::retry::parse_waits(text).map(drop).map_err(|e| e.detail.unwrap_or(e.message));
+    let rule = |text: &str| Schedule::parse(text).map(drop).map_err(|e| e.detail.unwrap_or(e.message));
     // SAFETY: called by PostgreSQL as a check hook.
     unsafe { check(new, rule) }
 }

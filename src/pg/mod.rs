@@ -2,11 +2,23 @@
 // `ErrorReport` is the one error type that keeps SQLSTATE, DETAIL and HINT, and it is 208 bytes.
 #![allow(clippy::result_large_err)]
 
+pub mod api;
 pub mod attach;
 pub mod capture;
+pub mod durability;
 pub mod guc;
+pub mod launcher;
 pub mod report;
+pub mod statement;
+pub mod store;
+pub mod thread;
+pub mod transaction;
+pub mod wait;
 pub mod wake;
+pub mod worker;
+
+#[cfg(feature = "pg_test")]
+mod tests;
 
 use pgrx::prelude::*;
 
@@ -28,4 +40,5 @@ pub extern "C-unwind" fn _PG_init() {
         return;
     }
     wake::init();
+    launcher::register();
 }

@@ -1,1 +1,37 @@
-//! End-to-end tests: a real server, a real worker, real receivers.
+//! End-to-end tests: a real server, a real worker, real receivers. One promise per test.
+//!
+//! They need a PostgreSQL in which the extension is installed: `WEBHOOK_PG_BIN` names its bin directory, and without
+//! it the one that `pg_config` names is taken. Every cluster is private, and nothing is left behind.
+//!
+//! Tests that only watch deliveries share one cluster, each with a table, an endpoint and a receiver of its own
+//! ([`scene::Scene`]). A test that hurts the server or the worker, or times them, has a cluster of its own.
+
+// Helpers outside of #[test] functions fail a test by panicking, and a test binary exports nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+mod cluster;
+mod ledger;
+mod os;
+mod receiver;
+mod scene;
+mod wait;
+mod wire;
+mod writers;
+
+mod capture;
+mod crash;
+mod delivery;
+mod durability;
+mod egress;
+mod errors;
+mod harness;
+mod idle;
+mod lag;
+mod lifecycle;
+mod neighbours;
+mod order;
+mod privileges;
+mod process;
+mod regress;
+mod retry;
+mod secrets;

@@ -1,0 +1,93 @@
+"""How long from a change to its webhook at the receiver, at a steady rate of single-row transactions.
+
+Three times on one clock: the statement is sent (the row carries that time), the commit's own timestamp, and the first
+byte at the receiver. The schedule is fixed in advance: a slow delivery does not delay the next change.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+import psql
+import sink
+
+SESSIONS = 4
+SET_UP = """
+CREATE TABLE contact (
+    id bigint PRIMARY KEY, sent_at_us bigint, location_id text, first_name text, last_name text, email text,
+    address text, city text, state text, zip text, cell_phone text, modified_ts timestamptz);
+CREATE EXTENSION webhook_pg;
+SELECT webhook_attach('contact');
+SELECT webhook_register(url => 'http://127.0.0.1:{port}/', events => '{{*}}', name => 'sink');
+"""
+INSERT = (
+    "INSERT INTO contact VALUES ({id}, {now}, '23948sdnfia1129i9asf92', 'Wilhelmine', 'Featherstonehaugh',"
+    " 'wilhelmine@mail.example.com', 'Lange Straße 12, rear building', 'Berlin', 'BE', '10115', '+49 30 5550100', now());\n"
+)
+
+
+def write(first_id: int, rate: int, seconds: int) -> int:
+    """Inserts rate × seconds rows on schedule through open sessions; returns how many."""
+    sessions = [subprocess.Popen(psql.PSQL, stdin=subprocess.PIPE, text=True, bufsize=1) for _ in range(SESSIONS)]
+    count = rate * seconds
+    started = time.monotonic() + 0.5
+    for number in range(count):
+        time.sleep(max(0.0, started + number / rate - time.monotonic()))
+        sessions[number % SESSIONS].stdin.write(INSERT.format(id=first_id + number, now=time.time_ns() // 1000))
+    for session in sessions:
+        session.stdin.close()
+        if session.wait() != 0:
+            sys.exit("a writing session failed")
+    return count
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--rates", default="50,500", help="changes per second, a list")
+    arguments.add_argument("--seconds", type=int, default=20)
+    options = arguments.parse_args()
+    receiver = sink.Sink()
+    psql.execute(SET_UP.format(port=receiver.port))
+    # The first delivery opens connections and fills caches: it is not counted.
+    psql.execute(INSERT.format(id=0, now=0))
+    delivered = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered'"
+    psql.wait_until("the first delivery", lambda: psql.value(delivered) == "1", 15)
+
+    ranges, next_id = {}, 1
+    for rate in map(int, options.rates.split(",")):
+        psql.progress(f"{rate}/s for {options.seconds} s")
+        count = write(next_id, rate, options.seconds)
+        ranges[rate] = range(next_id, next_id + count)
+        next_id += count
+        try:
+            psql.wait_until("all deliveries", lambda: int(psql.value(delivered)) >= next_id, 30)
+        except TimeoutError as problem:
+            print(f"\n{problem}", file=sys.stderr)
+    psql.progress("")
+
+    arrived: dict[int, list[int]] = {}
+    sent = {}
+    for at, body in receiver.stop():
+        row = json.loads(body)["data"]
+        arrived.setdefault(row["id"], []).append(at)
+        sent[row["id"]] = row["sent_at_us"]
+    commits = psql.rows("SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000 FROM contact")
+    committed = {int(key): float(at) for key, at in commits}
+
+    body = []
+    lost = 0
+    for rate, identities in ranges.items():
+        got = [key for key in identities if key in arrived]
+        lost += len(identities) - len(got)
+        twice = sum(len(arrived[key]) - 1 for key in got)
+        for name, since in (("statement sent → receiver", sent), ("commit → receiver", committed)):
+            waits = [(arrived[key][0] - since[key]) / 1000 for key in got]
+            shown = [f"{psql.percentile(waits, share):.2f}" for share in (0.5, 0.99, 1.0)] if waits else ["–"] * 3
+            body.append([f"{rate}/s, {name}", len(got), *shown, len(identities) - len(got), twice])
+    print(psql.table(["latency in ms", "changes", "p50", "p99", "max", "lost", "twice"], body))
+    return 0 if lost == 0 else 1
+
+
+sys.exit(main())

@@ -1,0 +1,410 @@
+//! The configuration of an endpoint as people write it: the parameters of `webhook_register`, checked one by one and
+//! together, and the way from the stored form to an [`Endpoint`].
+//!
+//! Every path into the table goes through here (`webhook_register`, `webhook_update`): parameters come as one JSON
+//! object with the parameters' names, are laid over the defaults or over what is stored, and nothing is written
+//! unless all of it is right. Times are numbers of seconds; PostgreSQL has turned intervals into them before.
+
+mod parameter;
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use self::parameter::{
+    choice, excerpt, not_supported, null, object, optional, seconds, string, strings, whole, wrong_type,
+};
+
+use crate::endpoint::{Endpoint, Method, Scheme, State};
+use crate::error::{Error, Kind, Result};
+use crate::event::Pattern;
+use crate::request::{checked_basic_auth, checked_headers, checked_url};
+use crate::retry::Schedule;
+use crate::secret::Secret;
+use crate::signature::SigningKey;
+
+/// Attempts when `attempt_interval` is given without `max_attempts`.
+const ATTEMPTS_AT_INTERVALS: u32 = 10;
+/// Patterns that one endpoint may have.
+const MAX_PATTERNS: usize = 1000;
+/// Bytes of a name at most.
+const MAX_NAME: usize = 200;
+/// Bytes that a name derived from a host may have, so that `-2` and so on still fit.
+const MAX_DERIVED_NAME: usize = 180;
+/// Requests in flight to one endpoint at most; as for the setting `endpoint_max_in_flight`.
+const MAX_IN_FLIGHT: u64 = 1024;
+/// Seconds from the shortest to the longest `timeout`.
+const TIMEOUT: (f64, f64) = (0.001, 3600.0);
+/// Seconds from the shortest to the longest `attempt_interval`.
+const ATTEMPT_INTERVAL: (f64, f64) = (0.1, 86_400.0);
+
+/// The parameters of an endpoint, each of them valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    name: Option<String>,
+    url: Option<String>,
+    events: Vec<String>,
+    /// Newest first; every one of them signs.
+    secrets: Vec<Secret>,
+    method: Method,
+    headers: Vec<(String, Secret)>,
+    basic_auth_username: Option<String>,
+    basic_auth_password: Option<Secret>,
+    max_attempts: Option<u32>,
+    attempt_interval: Option<Duration>,
+    retry_schedule: Option<Vec<Duration>>,
+    timeout: Option<Duration>,
+    max_in_flight: Option<u32>,
+    signature: Scheme,
+    is_active: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: None,
+            url: None,
+            events: vec!["*".to_owned()],
+            secrets: Vec::new(),
+            method: Method::Post,
+            headers: Vec::new(),
+            basic_auth_username: None,
+            basic_auth_password: None,
+            max_attempts: None,
+            attempt_interval: None,
+            retry_schedule: None,
+            timeout: None,
+            max_in_flight: None,
+            signature: Scheme::Standard,
+            is_active: true,
+        }
+    }
+}
+
+impl Config {
+    /// Lays `changes` over `stored`, or over the defaults for a new endpoint. Both are the text of a JSON object whose
+    /// keys are parameters of `webhook_register`; `stored` may also have `secrets`. `allow_http` is the setting, which
+    /// binds a new URL only: an old one is judged when something is sent.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidValue`] and [`Kind::NullValue`] for what can never be right, [`Kind::NotSupported`] for what a
+    /// later version will do. Secrets, passwords and header values are never repeated.
+    pub fn changed(stored: Option<&str>, changes: &str, allow_http: bool) -> Result<Self> {
+        let changes = object("changes", changes)?;
+        let mut config = match stored {
+            Some(stored) => Self::stored(stored)?,
+            None => Self::default(),
+        };
+        for (key, value) in &changes {
+            // A new endpoint gets a name and a secret when it brings none; one that has them keeps them.
+            if stored.is_some() && value.is_null() && matches!(key.as_str(), "name" | "secret") {
+                return Err(null(key));
+            }
+            config.set(key, value, allow_http)?;
+        }
+        config.check_together()?;
+        if stored.is_some() && config.signature == Scheme::Standard && config.secrets.is_empty() {
+            return Err(Error::invalid("signature standard needs a secret").hint(
+                "Give a secret in the same changes: whsec_ followed by the base64 of 24 to 64 random bytes.",
+            ));
+        }
+        Ok(config)
+    }
+
+    /// Reads what [`webhook.stored_config`] answers for an endpoint.
+    ///
+    /// [`webhook.stored_config`]: ../../sql/install/api.sql
+    fn stored(text: &str) -> Result<Self> {
+        let mut config = Self::default();
+        for (key, value) in &object("configuration", text)? {
+            if key == "secrets" {
+                config.secrets = strings(key, value)?.into_iter().map(Secret::new).collect();
+            } else {
+                config.set(key, value, true)?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// Sets one parameter.
+    fn set(&mut self, key: &str, value: &Value, allow_http: bool) -> Result<()> {
+        match key {
+            "url" => {
+                let text = string(key, value)?;
+                checked_url(text, allow_http)?;
+                self.url = Some(text.to_owned());
+            }
+            "events" => self.events = events(value)?,
+            "name" => self.name = optional(value, |v| name(string(key, v)?))?,
+            "secret" => {
+                self.secrets = optional(value, |v| secret(string(key, v)?))?.into_iter().collect();
+            }
+            "method" => self.method = method(string(key, value)?)?,
+            "format" => {
+                let later = ["postback", "cloudevents", "cloudevents-binary", "row"];
+                choice(key, string(key, value)?, &["standard"], &later)?;
+            }
+            "encoding" => {
+                optional(value, |v| choice(key, string(key, v)?, &["json"], &["form", "xml"]).map(drop))?;
+            }
+            "headers" => self.headers = headers(value)?,
+            "basic_auth_username" => {
+                self.basic_auth_username = optional(value, |v| Ok(string(key, v)?.to_owned()))?;
+            }
+            "basic_auth_password" => {
+                self.basic_auth_password = optional(value, |v| Ok(Secret::new(string(key, v)?)))?;
+            }
+            "scope" | "filter" | "rate_limit" => {
+                if !value.is_null() {
+                    return Err(not_supported(key).hint(format!("Leave {key} out.")));
+                }
+            }
+            "expands" => {
+                if !strings(key, value)?.is_empty() {
+                    return Err(not_supported(key).hint("Leave expands out."));
+                }
+            }
+            "max_attempts" => {
+                self.max_attempts = optional(value, |v| whole(key, v, 2_147_483_647))?;
+            }
+            "attempt_interval" => {
+                self.attempt_interval = optional(value, |v| seconds(key, v, ATTEMPT_INTERVAL))?;
+            }
+            "retry_schedule" => self.retry_schedule = optional(value, waits)?,
+            "timeout" => self.timeout = optional(value, |v| seconds(key, v, TIMEOUT))?,
+            "max_in_flight" => {
+                self.max_in_flight = optional(value, |v| whole(key, v, MAX_IN_FLIGHT))?;
+            }
+            "ordering" => {
+                choice(key, string(key, value)?, &["none"], &["key", "strict"])?;
+            }
+            "signature" => {
+                let later = ["ed25519", "github", "stripe", "shopify"];
+                self.signature = match choice(key, string(key, value)?, &["standard", "none"], &later)? {
+                    "none" => Scheme::None,
+                    _ => Scheme::Standard,
+                };
+            }
+            "is_active" => match value {
+                Value::Bool(is_active) => self.is_active = *is_active,
+                other => return Err(wrong_type(key, other, "true or false")),
+            },
+            _ => {
+                return Err(Error::invalid("unknown parameter of an endpoint")
+                    .detail(format!("The key is {}.", excerpt(key)))
+                    .hint("The keys are the parameter names of webhook_register."));
+            }
+        }
+        Ok(())
+    }
+
+    /// What no parameter can answer for alone.
+    fn check_together(&self) -> Result<()> {
+        if self.url.is_none() {
+            return Err(null("url"));
+        }
+        if self.attempt_interval.is_some() && self.retry_schedule.is_some() {
+            return Err(Error::invalid("retry_schedule and attempt_interval exclude each other")
+                .hint("Give either a list of waits or one interval with max_attempts."));
+        }
+        if self.basic_auth_password.is_some() && self.basic_auth_username.is_none() {
+            return Err(
+                Error::invalid("basic_auth_password is given without basic_auth_username").hint("Give both.")
+            );
+        }
+        if let Some(username) = &self.basic_auth_username {
+            let password = self.basic_auth_password.as_ref().map_or("", Secret::reveal);
+            checked_basic_auth(username, password)?;
+        }
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.reveal()));
+        checked_headers(headers, self.basic_auth_username.is_some())
+    }
+
+    /// The whole configuration as the text of one JSON object, secrets included: for the statement that stores it and
+    /// for nobody else. Without a name it proposes the URL's host under `derived_name`.
+    pub fn to_json(&self) -> String {
+        let secs = |time: &Option<Duration>| time.map(|t| t.as_secs_f64());
+        let reveal = |secret: Option<&Secret>| secret.map(|s| s.reveal().to_owned());
+        let headers: Map<String, Value> =
+            self.headers.iter().map(|(name, value)| (name.clone(), json!(value.reveal()))).collect();
+        json!({
+            "name": self.name,
+            "derived_name": self.derived_name(),
+            "url": self.url,
+            "events": self.events,
+            "secret": reveal(self.secrets.first()),
+            "method": method_name(self.method),
+            "format": "standard",
+            "encoding": "json",
+            "headers": headers,
+            "basic_auth_username": self.basic_auth_username,
+            "basic_auth_password": reveal(self.basic_auth_password.as_ref()),
+            "max_attempts": self.max_attempts,
+            "attempt_interval": secs(&self.attempt_interval),
+            "retry_schedule": self.retry_schedule.as_ref()
+                .map(|waits| waits.iter().map(Duration::as_secs_f64).collect::<Vec<_>>()),
+            "timeout": secs(&self.timeout),
+            "max_in_flight": self.max_in_flight,
+            "ordering": "none",
+            "signature": match self.signature { Scheme::Standard => "standard", Scheme::None => "none" },
+            "is_active": self.is_active,
+        })
+        .to_string()
+    }
+
+    fn derived_name(&self) -> String {
+        let url = self.url.as_deref().and_then(|text| url::Url::parse(text).ok());
+        let host = url.as_ref().and_then(url::Url::host_str).unwrap_or("endpoint");
+        // Hosts are ASCII after parsing.
+        host.chars().take(MAX_DERIVED_NAME).collect()
+    }
+
+    /// The endpoint of one row of `sql/statements/endpoints.sql`. `default` is the setting `retry_schedule`, which an
+    /// endpoint that gives only `max_attempts` cuts or repeats.
+    ///
+    /// # Errors
+    /// The row holds what this version does not know, as after a change of the library's version.
+    pub fn endpoint(id: i64, state: &str, config: &str, default: &Schedule) -> Result<Endpoint> {
+        let config = Self::stored(config)?;
+        let schedule = config.schedule(default);
+        let url = checked_url(config.url.as_deref().unwrap_or_default(), true)?;
+        let events = config.events.iter().map(|text| Pattern::parse(text)).collect::<Result<_>>()?;
+        let password = config.basic_auth_password.unwrap_or_else(|| Secret::new(""));
+        Ok(Endpoint {
+            id,
+            name: config.name.unwrap_or_default(),
+            url,
+            method: config.method,
+            events,
+            headers: config.headers,
+            basic_auth: config.basic_auth_username.map(|username| (username, password)),
+            scheme: config.signature,
+            secrets: config.secrets,
+            schedule,
+            timeout: config.timeout,
+            max_in_flight: config.max_in_flight.and_then(|n| usize::try_from(n).ok()),
+            state: endpoint_state(state)?,
+        })
+    }
+
+    fn schedule(&self, default: &Schedule) -> Option<Schedule> {
+        if let Some(interval) = self.attempt_interval {
+            return Some(Schedule::fixed(interval, self.max_attempts.unwrap_or(ATTEMPTS_AT_INTERVALS)));
+        }
+        match (&self.retry_schedule, self.max_attempts) {
+            (None, None) => None,
+            (Some(waits), None) => Some(Schedule::new(waits.clone())),
+            (Some(waits), Some(n)) => Some(Schedule::new(waits.clone()).with_max_attempts(n)),
+            (None, Some(n)) => Some(default.clone().with_max_attempts(n)),
+        }
+    }
+}
+
+/// Checks the type of an event that `webhook_send` raises: `resource.action`, no `*`, and not in the resource
+/// `webhook`, which is ours.
+///
+/// # Errors
+/// [`Kind::InvalidValue`] for any other text.
+pub fn checked_event_type(text: &str) -> Result<()> {
+    if text.contains('*') || Pattern::parse(text).is_err() {
+        return Err(Error::invalid("event type is not of the form resource.action")
+            .detail(format!("The type is {}.", excerpt(text)))
+            .hint("Write for example contact.created, without spaces or *, in at most 200 bytes."));
+    }
+    if text.starts_with("webhook.") {
+        return Err(Error::invalid("event types that begin with webhook. are reserved")
+            .detail(format!("The type is {}.", excerpt(text)))
+            .hint("Use another resource; webhook_test sends webhook.ping."));
+    }
+    Ok(())
+}
+
+fn waits(value: &Value) -> Result<Vec<Duration>> {
+    const KEY: &str = "retry_schedule";
+    let list = value.as_array().ok_or_else(|| wrong_type(KEY, value, "an array of times"))?;
+    let wait = |v: &Value| {
+        if v.is_null() {
+            return Err(Error::new(Kind::NullValue, format!("{KEY} must not contain null")));
+        }
+        seconds(KEY, v, (crate::retry::MIN_WAIT.as_secs_f64(), crate::retry::MAX_WAIT.as_secs_f64()))
+    };
+    let waits = list.iter().map(wait).collect::<Result<Vec<_>>>()?;
+    Schedule::checked(waits.clone())?;
+    Ok(waits)
+}
+
+fn events(value: &Value) -> Result<Vec<String>> {
+    let events = strings("events", value)?;
+    if events.is_empty() || events.len() > MAX_PATTERNS {
+        return Err(Error::invalid(format!("events must have 1 to {MAX_PATTERNS} patterns"))
+            .detail(format!("It has {}.", events.len()))
+            .hint("For every event write *; to stop an endpoint use webhook_pause."));
+    }
+    for text in &events {
+        Pattern::parse(text)?;
+    }
+    Ok(events)
+}
+
+fn name(text: &str) -> Result<String> {
+    if text.is_empty() || text.len() > MAX_NAME || text.trim() != text || text.chars().any(char::is_control) {
+        return Err(Error::invalid("name is malformed")
+            .detail(format!("The name is {}.", excerpt(text)))
+            .hint(format!("Use 1 to {MAX_NAME} bytes, no control characters, spaces only inside.")));
+    }
+    Ok(text.to_owned())
+}
+
+fn secret(text: &str) -> Result<Secret> {
+    let secret = Secret::new(text);
+    SigningKey::parse(&secret)?;
+    Ok(secret)
+}
+
+fn method(text: &str) -> Result<Method> {
+    Ok(match choice("method", text, &["POST", "PUT", "PATCH", "DELETE"], &["GET"])? {
+        "PUT" => Method::Put,
+        "PATCH" => Method::Patch,
+        "DELETE" => Method::Delete,
+        _ => Method::Post,
+    })
+}
+
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Patch => "PATCH",
+        Method::Delete => "DELETE",
+        Method::Get => "GET",
+    }
+}
+
+fn headers(value: &Value) -> Result<Vec<(String, Secret)>> {
+    let object = value.as_object().ok_or_else(|| wrong_type("headers", value, "an object"))?;
+    let header = |(name, value): (&String, &Value)| {
+        let value = value.as_str().ok_or_else(|| {
+            Error::invalid("header value must be a string")
+                .detail(format!("The header is {}.", excerpt(name)))
+                .hint("Write for example {\"x-api-key\": \"…\"}.")
+        })?;
+        Ok((name.clone(), Secret::new(value)))
+    };
+    object.iter().map(header).collect()
+}
+
+fn endpoint_state(word: &str) -> Result<State> {
+    match word {
+        "active" => Ok(State::Active),
+        "paused" => Ok(State::Paused),
+        "disabled" => Ok(State::Disabled),
+        "inactive" => Ok(State::Inactive),
+        _ => {
+            Err(Error::invalid("endpoint state is unknown")
+                .detail(format!("The state is {}.", excerpt(word))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Reading one parameter out of JSON, and what is said when it is wrong. Values of secrets never come here.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Kind, Result};
+
+/// The error for a null where a value is needed.
+pub(super) fn null(key: &str) -> Error {
+    Error::new(Kind::NullValue, format!("{key} must not be null")).hint(format!("Give {key} a value."))
+}
+
+pub(super) fn not_supported(key: &str) -> Error {
+    Error::new(Kind::NotSupported, format!("{key} is not supported yet"))
+}
+
+/// Text from outside for a DETAIL: quoted, escaped and short.
+pub(super) fn excerpt(text: &str) -> String {
+    const CHARS: usize = 100;
+    let short: String = text.chars().take(CHARS).collect();
+    if short.len() < text.len() { format!("{short:?}…") } else { format!("{short:?}") }
+}
+
+pub(super) fn wrong_type(key: &str, value: &Value, wanted: &str) -> Error {
+    let found = match value {
+        Value::Null => return null(key),
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    Error::invalid(format!("{key} must be {wanted}")).detail(format!("It is {found}."))
+}
+
+pub(super) fn out_of_range(key: &str, value: &Value, hint: String) -> Error {
+    Error::invalid(format!("{key} is out of range")).detail(format!("The value is {value}.")).hint(hint)
+}
+
+pub(super) fn optional<T>(value: &Value, read: impl FnOnce(&Value) -> Result<T>) -> Result<Option<T>> {
+    if value.is_null() { Ok(None) } else { read(value).map(Some) }
+}
+
+pub(super) fn object(what: &str, text: &str) -> Result<Map<String, Value>> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(Value::Null) => Err(null(what)),
+        _ => Err(Error::invalid(format!("{what} must be a JSON object"))
+            .hint("Write for example {\"max_attempts\": 5}.")),
+    }
+}
+
+pub(super) fn string<'a>(key: &str, value: &'a Value) -> Result<&'a str> {
+    value.as_str().ok_or_else(|| wrong_type(key, value, "a string"))
+}
+
+pub(super) fn strings(key: &str, value: &Value) -> Result<Vec<String>> {
+    let list = value.as_array().ok_or_else(|| wrong_type(key, value, "an array of strings"))?;
+    let element = |v: &Value| {
+        v.as_str().map(str::to_owned).ok_or_else(|| match v {
+            Value::Null => Error::new(Kind::NullValue, format!("{key} must not contain null")),
+            other => wrong_type(&format!("an element of {key}"), other, "a string"),
+        })
+    };
+    list.iter().map(element).collect()
+}
+
+/// A whole number from 1 to `max`.
+pub(super) fn whole(key: &str, value: &Value, max: u64) -> Result<u32> {
+    let Value::Number(number) = value else {
+        return Err(wrong_type(key, value, "a whole number"));
+    };
+    let in_range = number.as_u64().filter(|n| (1..=max).contains(n));
+    in_range
+        .and_then(|n| u32::try_from(n).ok())
+        .ok_or_else(|| out_of_range(key, value, format!("Give a whole number from 1 to {max}.")))
+}
+
+/// Seconds within a range.
+pub(super) fn seconds(key: &str, value: &Value, (min, max): (f64, f64)) -> Result<Duration> {
+    let number = value.as_f64().ok_or_else(|| wrong_type(key, value, "a time in seconds"))?;
+    let in_range = Some(number).filter(|n| (min..=max).contains(n));
+    in_range
+        .and_then(|n| Duration::try_from_secs_f64(n).ok())
+        .ok_or_else(|| out_of_range(key, value, format!("Give an interval from {min} s to {max} s.")))
+}
+
+/// One value out of a list: `now` works, `later` is of the contract but not done yet.
+pub(super) fn choice<'a>(key: &str, value: &'a str, now: &[&str], later: &[&str]) -> Result<&'a str> {
+    if now.contains(&value) {
+        return Ok(value);
+    }
+    let detail = format!("The value is {}.", excerpt(value));
+    if later.contains(&value) {
+        return Err(not_supported(&format!("{key} {value}"))
+            .detail(detail)
+            .hint(format!("What works now: {}.", now.join(", "))));
+    }
+    let known = [now, later].concat().join(", ");
+    Err(Error::invalid(format!("{key} is unknown")).detail(detail).hint(format!("Use one of: {known}.")))
+}

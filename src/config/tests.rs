@@ -1,0 +1,215 @@
+use super::*;
+
+const URL: &str = r#""url": "https://example.com/hook""#;
+const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// A new endpoint of a URL and these further parameters.
+fn register(parameters: &str) -> Result<Config> {
+    let comma = if parameters.is_empty() { "" } else { "," };
+    Config::changed(None, &format!("{{{URL}{comma}{parameters}}}"), false)
+}
+
+fn stored(config: &Config) -> String {
+    let mut object = object("configuration", &config.to_json()).unwrap();
+    let secret = object.remove("secret").unwrap();
+    object.remove("derived_name");
+    object.insert("secrets".to_owned(), json!(secret.as_str().into_iter().collect::<Vec<_>>()));
+    Value::Object(object).to_string()
+}
+
+fn refused(parameters: &str) -> Error {
+    match register(parameters) {
+        Ok(_) => panic!("{parameters} was accepted"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_url_alone_is_enough() {
+    let config: Value = serde_json::from_str(&register("").unwrap().to_json()).unwrap();
+    assert_eq!(config["url"], "https://example.com/hook");
+    assert_eq!(config["events"], json!(["*"]));
+    assert_eq!(config["method"], "POST");
+    assert_eq!(config["encoding"], "json");
+    assert_eq!(config["name"], Value::Null);
+    assert_eq!(config["derived_name"], "example.com");
+    assert_eq!(config["is_active"], true);
+}
+
+#[test]
+fn what_is_stored_reads_back_as_it_was() {
+    let config = register(&format!(
+        r#""name": "crm", "events": ["contact.*", "*.deleted"], "secret": "{SECRET}", "method": "PUT",
+           "headers": {{"X-Api-Key": "hush"}}, "basic_auth_username": "u", "basic_auth_password": "p",
+           "max_attempts": 4, "retry_schedule": [0.25, 60], "timeout": 2.5, "max_in_flight": 3, "is_active": false"#
+    ))
+    .unwrap();
+    assert_eq!(Config::changed(Some(&stored(&config)), "{}", false).unwrap(), config);
+}
+
+#[test]
+fn a_value_that_can_never_be_right_is_refused_with_a_hint() {
+    for bad in [
+        r#""events": []"#,
+        r#""events": ["contact"]"#,
+        r#""events": "*""#,
+        r#""events": [1]"#,
+        r#""name": "" "#,
+        r#""name": " a""#,
+        r#""name": "a\nb""#,
+        r#""secret": "hush""#,
+        r#""method": "TRACE""#,
+        r#""method": "post""#,
+        r#""format": "yaml""#,
+        r#""encoding": "protobuf""#,
+        r#""headers": []"#,
+        r#""headers": {"a": 1}"#,
+        r#""headers": {"a b": "c"}"#,
+        r#""headers": {"content-length": "1"}"#,
+        r#""headers": {"a": "x\r\ny: z"}"#,
+        r#""headers": {"a": "1", "A": "2"}"#,
+        r#""basic_auth_password": "p""#,
+        r#""basic_auth_username": "a:b""#,
+        r#""max_attempts": 0"#,
+        r#""max_attempts": -1"#,
+        r#""max_attempts": 1.5"#,
+        r#""max_attempts": 3000000000"#,
+        r#""max_attempts": "5""#,
+        r#""attempt_interval": 0"#,
+        r#""attempt_interval": 86401"#,
+        r#""attempt_interval": -1"#,
+        r#""retry_schedule": []"#,
+        r#""retry_schedule": [-1]"#,
+        r#""retry_schedule": 5"#,
+        r#""retry_schedule": ["x"]"#,
+        r#""retry_schedule": [5], "attempt_interval": 300"#,
+        r#""timeout": 0"#,
+        r#""timeout": 3601"#,
+        r#""max_in_flight": 0"#,
+        r#""max_in_flight": 1025"#,
+        r#""ordering": "random""#,
+        r#""signature": "md5""#,
+        r#""is_active": "yes""#,
+        r#""colour": "blue""#,
+    ] {
+        assert_eq!(refused(bad).kind, Kind::InvalidValue, "{bad}");
+    }
+}
+
+#[test]
+fn what_comes_later_is_refused_as_not_supported_yet() {
+    for later in [
+        r#""format": "postback""#,
+        r#""format": "cloudevents-binary""#,
+        r#""encoding": "form""#,
+        r#""method": "GET""#,
+        r#""signature": "ed25519""#,
+        r#""ordering": "key""#,
+        r#""scope": {"location_id": 1}"#,
+        r#""filter": "$.a""#,
+        r#""expands": ["company"]"#,
+        r#""rate_limit": 5"#,
+    ] {
+        let error = refused(later);
+        assert_eq!(error.kind, Kind::NotSupported, "{later}");
+        assert!(error.hint.is_some(), "{later} has no hint");
+    }
+}
+
+#[test]
+fn a_null_is_refused_where_a_value_is_needed() {
+    for key in
+        ["url", "events", "method", "format", "headers", "expands", "ordering", "signature", "is_active"]
+    {
+        assert_eq!(refused(&format!(r#""{key}": null"#)).kind, Kind::NullValue, "{key}");
+    }
+    assert_eq!(refused(r#""events": [null]"#).kind, Kind::NullValue);
+    assert_eq!(refused(r#""retry_schedule": [null]"#).kind, Kind::NullValue);
+}
+
+#[test]
+fn an_error_never_repeats_a_secret() {
+    for bad in [
+        r#""secret": "hush""#,
+        r#""headers": {"authorization": "hush\n"}"#,
+        r#""headers": {"authorization": ["hush"]}"#,
+        r#""headers": "hush""#,
+        r#""basic_auth_password": "hush""#,
+        r#""basic_auth_password": ["hush"]"#,
+        r#""basic_auth_username": "u", "basic_auth_password": "hush\n""#,
+    ] {
+        assert!(!format!("{:?}", refused(bad)).contains("hush"), "{bad}");
+    }
+    assert!(!format!("{:?}", register(r#""headers": {"x-key": "hush"}"#)).contains("hush"));
+}
+
+#[test]
+fn http_needs_the_setting_but_only_for_a_new_url() {
+    let url = r#"{"url": "http://example.com/"}"#;
+    assert!(Config::changed(None, url, false).is_err());
+    let old = stored(
+        &Config::changed(None, &url.replace('}', &format!(r#","secret":"{SECRET}"}}"#)), true).unwrap(),
+    );
+    assert!(Config::changed(Some(&old), r#"{"max_attempts": 2}"#, false).is_ok());
+    assert!(Config::changed(Some(&old), url, false).is_err());
+}
+
+#[test]
+fn changes_must_be_an_object() {
+    for bad in ["[]", "1", "\"a\"", "{", "1e999"] {
+        assert_eq!(Config::changed(None, bad, false).unwrap_err().kind, Kind::InvalidValue, "{bad}");
+    }
+    assert_eq!(Config::changed(None, "null", false).unwrap_err().kind, Kind::NullValue);
+}
+
+#[test]
+fn a_change_cannot_take_away_the_name_or_the_secret() {
+    let old = stored(&register(&format!(r#""secret": "{SECRET}""#)).unwrap());
+    for key in ["name", "secret"] {
+        let error = Config::changed(Some(&old), &format!(r#"{{"{key}": null}}"#), false).unwrap_err();
+        assert_eq!(error.kind, Kind::NullValue);
+    }
+}
+
+#[test]
+fn signing_needs_a_secret_when_it_begins() {
+    let old = stored(&register(r#""signature": "none""#).unwrap());
+    assert!(Config::changed(Some(&old), r#"{"signature": "standard"}"#, false).is_err());
+    let both = format!(r#"{{"signature": "standard", "secret": "{SECRET}"}}"#);
+    assert!(Config::changed(Some(&old), &both, false).is_ok());
+}
+
+#[test]
+fn attempts_follow_from_the_retry_parameters() {
+    let waits = [1, 2, 3].map(Duration::from_secs);
+    let attempts = |parameters: &str| {
+        let config = stored(&register(parameters).unwrap());
+        Config::endpoint(1, "active", &config, &waits).unwrap().schedule.map(|s| s.attempts())
+    };
+    assert_eq!(attempts(""), None);
+    assert_eq!(attempts(r#""max_attempts": 2"#), Some(2));
+    assert_eq!(attempts(r#""attempt_interval": 300"#), Some(10));
+    assert_eq!(attempts(r#""attempt_interval": 300, "max_attempts": 1"#), Some(1));
+    assert_eq!(attempts(r#""retry_schedule": [5, 60]"#), Some(3));
+    assert_eq!(attempts(r#""retry_schedule": [5, 60], "max_attempts": 7"#), Some(7));
+}
+
+#[test]
+fn an_endpoint_gets_every_signing_secret_in_order() {
+    let config = format!(r#"{{{URL}, "name": "crm", "secrets": ["{SECRET}", "whsec_old"]}}"#);
+    let endpoint = Config::endpoint(7, "paused", &config, &[]).unwrap();
+    assert_eq!(endpoint.secrets, [Secret::new(SECRET), Secret::new("whsec_old")]);
+    assert_eq!((endpoint.id, endpoint.state), (7, State::Paused));
+}
+
+#[test]
+fn an_event_type_has_a_resource_and_an_action() {
+    for good in ["contact.created", "crm.contact.created", "a.b"] {
+        assert!(checked_event_type(good).is_ok(), "{good}");
+    }
+    for bad in
+        ["", "*", "contact", "contact.*", "*.created", "contact created", ".x", "x.", "webhook.ping", "a\n.b"]
+    {
+        assert!(checked_event_type(bad).is_err(), "{bad}");
+    }
+}

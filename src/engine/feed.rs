@@ -1,0 +1,395 @@
+//! Feeding: brings events from readers, and deliveries that are due, into lanes. The reading half of a round; all of it
+//! happens in one short read-only transaction.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::lane::{Feed, Lane, Origin, Row, Task};
+use super::reader::Reader;
+use super::round::{Flight, Turn};
+use super::store::{Reading, Registered};
+use crate::endpoint;
+use crate::event::{Event, Place, Timestamp};
+use crate::position::Position;
+use crate::settings::Settings;
+
+/// Events fetched at a time, at first and at most. In between it follows the size of the events.
+pub(super) const FIRST_CHUNK: usize = 32;
+const MAX_CHUNK: usize = 256;
+/// Bytes of a chunk over which the next one is smaller, and under which it is larger.
+const LARGE_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+const SMALL_CHUNK_BYTES: usize = 512 * 1024;
+/// Chunks read for one reader in one round, so that completions are not kept waiting.
+const CHUNKS_PER_ROUND: usize = 4;
+/// A lane with fewer waiting events than this is fed.
+const HUNGRY: usize = 128;
+/// A lane that follows the head and has this many waiting events leaves it.
+const FULL: usize = 1024;
+/// Events handed out and not settled by one reader. Beyond, the lane that holds the oldest leaves the head.
+const MAX_WINDOW: usize = 8192;
+/// Bytes of unsettled events in the head's window, and in all others together.
+const MAX_WINDOW_BYTES: usize = 32 * 1024 * 1024;
+/// Places planned at a time: at first, and over all readers when a leg turns out to be long (16 bytes each). A plan scans
+/// the rest of its leg, so small plans would make a long backlog quadratic: one million of three take 1.4 s.
+const SHORT_PLAN: usize = 1024;
+const LONG_PLANS: usize = 1_000_000;
+/// Pending deliveries of one endpoint. Beyond, it is fed nothing new: a dead endpoint costs a thousand rows, not a
+/// million.
+const MAX_PENDING: usize = 1000;
+
+/// What feeding works on.
+pub(super) struct Desk<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) head: &'a mut Reader,
+    pub(super) lanes: &'a mut BTreeMap<i64, Lane>,
+    pub(super) flights: &'a mut HashMap<u64, Flight>,
+    /// A commit may have brought events that no snapshot of the head sees yet.
+    pub(super) fresh: &'a mut bool,
+    /// Events to fetch at a time.
+    pub(super) chunk: &'a mut usize,
+    /// There is more to read at once.
+    pub(super) unfinished: bool,
+}
+
+/// A lane leaves whatever feeds it. What it has in flight goes on, but belongs to no window any more.
+pub(super) fn leave(
+    lane: &mut Lane,
+    id: i64,
+    head: &mut Reader,
+    flights: &mut HashMap<u64, Flight>,
+    feed: Feed,
+) {
+    lane.leave(head, feed);
+    for flight in flights.values_mut().filter(|flight| flight.lane == id) {
+        flight.task.origin = Origin::Loose;
+    }
+}
+
+/// Whether a lane can take new events. Too many pending ones mean that its endpoint fails.
+fn is_hungry(lane: &Lane) -> bool {
+    lane.queue.len() < HUNGRY && lane.pending < MAX_PENDING
+}
+
+fn is_due(lane: &Lane, now: Timestamp) -> bool {
+    lane.feed != Feed::Stopped && lane.retries.is_empty() && lane.next_due.is_some_and(|due| due <= now)
+}
+
+impl Desk<'_> {
+    /// Whether a transaction would find something to do.
+    pub(super) fn has_work(&self, now: Timestamp) -> bool {
+        let head_has_more = *self.fresh || !self.head.is_between_legs();
+        self.lanes.values().any(|lane| {
+            let fed = match lane.feed {
+                Feed::Head | Feed::Joining => head_has_more,
+                Feed::Own => true,
+                Feed::Stopped => false,
+            };
+            is_due(lane, now) || (fed && is_hungry(lane))
+        })
+    }
+
+    /// One pass.
+    pub(super) fn read(&mut self, db: &mut dyn Reading, turn: Turn) {
+        if turn.endpoints_changed {
+            self.load_endpoints(db.endpoints());
+        }
+        if turn.endpoints_changed || turn.poll {
+            self.load_pending(db);
+        }
+        self.load_due(db, turn.now);
+        let own: Vec<i64> =
+            self.lanes.iter().filter(|(_, lane)| lane.feed == Feed::Own).map(|(&id, _)| id).collect();
+        // A lane that registered after the head's snapshot cannot join before the head has moved on.
+        let awaited = own
+            .iter()
+            .filter_map(|id| self.lanes.get(id)?.reader.as_ref())
+            .any(|reader| reader.is_between_legs() && reader.position.legs_to(&self.head.position).is_none());
+        *self.fresh |= awaited;
+        self.feed_from_head(db, awaited);
+        for &id in &own {
+            self.feed_from_own(db, id, own.len());
+        }
+    }
+
+    /// Takes over what changed in the endpoints.
+    fn load_endpoints(&mut self, registered: Vec<Registered>) {
+        let known: HashSet<i64> = registered.iter().map(|entry| entry.endpoint.id).collect();
+        let gone: Vec<i64> = self.lanes.keys().copied().filter(|id| !known.contains(id)).collect();
+        for id in gone {
+            if let Some(mut lane) = self.lanes.remove(&id) {
+                lane.forget_head(self.head);
+            }
+        }
+        for Registered { endpoint, position } in registered {
+            let id = endpoint.id;
+            let runs = endpoint.state == endpoint::State::Active;
+            let endpoint = Arc::new(endpoint);
+            let lane =
+                self.lanes.entry(id).or_insert_with(|| Lane::new(Arc::clone(&endpoint), position.clone()));
+            lane.endpoint = endpoint;
+            // A row that the lane does not know of: the endpoint was made inactive and active again in one go. It did
+            // not stop following the head, and the row goes with the next write.
+            if lane.feed == Feed::Head {
+                lane.saved = position;
+            }
+            if !runs && lane.feed != Feed::Stopped {
+                leave(lane, id, self.head, self.flights, Feed::Stopped);
+                lane.retries.clear();
+            } else if runs && lane.feed == Feed::Stopped {
+                leave(lane, id, self.head, self.flights, Feed::Own);
+            }
+        }
+    }
+
+    fn load_pending(&mut self, db: &mut dyn Reading) {
+        for lane in self.lanes.values_mut() {
+            (lane.pending, lane.next_due) = (0, None);
+        }
+        for (id, count, due) in db.pending() {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                (lane.pending, lane.next_due) = (count, Some(due));
+            }
+        }
+    }
+
+    /// Brings deliveries whose time has come into their lanes.
+    fn load_due(&mut self, db: &mut dyn Reading, now: Timestamp) {
+        let Self { settings, flights, lanes, .. } = self;
+        for (&id, lane) in lanes.iter_mut().filter(|(_, lane)| is_due(lane, now)) {
+            let limit = 2 * lane.endpoint.max_in_flight.unwrap_or(settings.endpoint_max_in_flight);
+            let row_of = |ticket: &u64| flights.get(ticket)?.task.row.map(|row| row.id);
+            let at_work: Vec<i64> = lane.flying.values().filter_map(row_of).collect();
+            let (due, next) = db.due(id, now, limit, &at_work);
+            // As many as asked for: there may be more, to be asked for when these are gone.
+            lane.next_due = if due.len() < limit { next } else { Some(now) };
+            for row in due {
+                lane.retries.push_back(Task {
+                    row: Some(Row {
+                        id: row.id,
+                        attempts: row.attempts,
+                        attempts_before: row.attempts_before,
+                    }),
+                    event: Arc::new(row.event),
+                    origin: Origin::Loose,
+                });
+            }
+        }
+    }
+
+    // ---- the head -----------------------------------------------------------------------------------------------
+
+    /// Reads on for all lanes that keep up. `awaited`: also when none of them is hungry.
+    fn feed_from_head(&mut self, db: &mut dyn Reading, awaited: bool) {
+        if !self.lanes.values().any(Lane::follows) {
+            return self.skip_head(db);
+        }
+        for _ in 0..CHUNKS_PER_ROUND {
+            self.unburden_head();
+            let hungry = awaited || self.lanes.values().any(|lane| lane.follows() && is_hungry(lane));
+            if !hungry || self.head.window.bytes() > MAX_WINDOW_BYTES || !self.plan_head(db) {
+                return;
+            }
+            let places = self.head.take(*self.chunk);
+            let events = self.fetch(db, &places);
+            self.hand_out(db, &places, events);
+            self.head.end_leg_if_done();
+        }
+        self.unfinished |= self.head.has_plan() || *self.fresh;
+    }
+
+    /// Nobody follows the head: it goes to the present without reading.
+    fn skip_head(&mut self, db: &mut dyn Reading) {
+        if *self.fresh {
+            let position = Position { done: db.snapshot(), upto: None, seq: 0 };
+            // Never back: the position may come from a later time than the database (a restored copy).
+            if self.head.low_water().legs_to(&position).is_some() {
+                self.head.go_to(position);
+            }
+            *self.fresh = false;
+        }
+    }
+
+    /// Sees to it that the head has a plan. False: there is nothing to read.
+    fn plan_head(&mut self, db: &mut dyn Reading) -> bool {
+        while !self.head.has_plan() {
+            if self.head.is_between_legs() {
+                if !*self.fresh {
+                    return false;
+                }
+                *self.fresh = false;
+                let mut position = self.head.position.clone();
+                if position.begin(db.snapshot()).is_err() {
+                    return false;
+                }
+                let Some(leg) = position.rest() else { return false };
+                self.head.begin(leg);
+            }
+            plan(self.head, db, LONG_PLANS);
+        }
+        true
+    }
+
+    /// Lanes that hold the head's memory leave it.
+    fn unburden_head(&mut self) {
+        while self.head.window.len() > MAX_WINDOW {
+            let first = self.head.window.first();
+            let Some((&id, lane)) = self.lanes.iter_mut().find(|(_, lane)| lane.head_open.contains(&first))
+            else {
+                return;
+            };
+            leave(lane, id, self.head, self.flights, Feed::Own);
+        }
+        let starving = |lane: &Lane| lane.follows() && lane.queue.is_empty() && lane.flying.is_empty();
+        if self.head.window.bytes() > MAX_WINDOW_BYTES && self.lanes.values().any(starving) {
+            for (&id, lane) in
+                self.lanes.iter_mut().filter(|(_, lane)| lane.follows() && !lane.queue.is_empty())
+            {
+                leave(lane, id, self.head, self.flights, Feed::Own);
+            }
+        }
+    }
+
+    /// Hands events to every lane that follows the head and wants them.
+    fn hand_out(&mut self, db: &mut dyn Reading, places: &[Place], events: Vec<Arc<Event>>) {
+        let settled = if self.head.must_verify() {
+            let followers = || self.lanes.iter().filter(|(_, lane)| lane.follows());
+            let pairs: Vec<(i64, Place)> = events
+                .iter()
+                .flat_map(|event| {
+                    followers()
+                        .filter(|(_, lane)| lane.endpoint.wants(event))
+                        .map(|(&id, _)| (id, event.place))
+                })
+                .collect();
+            db.settled(&pairs).into_iter().collect()
+        } else {
+            HashSet::new()
+        };
+        let mut events = events.into_iter().peekable();
+        for &place in places {
+            if let Some(event) = events.next_if(|event| event.place == place) {
+                self.hand_out_one(&event, &settled);
+            }
+            self.head.pass(place);
+        }
+    }
+
+    fn hand_out_one(&mut self, event: &Arc<Event>, settled: &HashSet<(i64, Place)>) {
+        let mut takers = Vec::new();
+        for (&id, lane) in self.lanes.iter_mut() {
+            if !lane.follows() || !lane.endpoint.wants(event) || settled.contains(&(id, event.place)) {
+                continue;
+            }
+            if lane.queue.len() >= FULL || lane.pending >= MAX_PENDING {
+                leave(lane, id, self.head, self.flights, Feed::Own);
+            } else {
+                takers.push(id);
+            }
+        }
+        let Ok(count @ 1..) = u32::try_from(takers.len()) else { return };
+        let number = self.head.window.open(self.head.position.clone(), count, event.bytes());
+        for id in takers {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.head_open.insert(number);
+                lane.queue.push_back(Task {
+                    event: Arc::clone(event),
+                    row: None,
+                    origin: Origin::Head(number),
+                });
+            }
+        }
+    }
+
+    // ---- a lane of its own --------------------------------------------------------------------------------------
+
+    /// Reads on for a lane that fell behind, until it stands where the head stands.
+    fn feed_from_own(&mut self, db: &mut dyn Reading, id: i64, lanes: usize) {
+        for _ in 0..CHUNKS_PER_ROUND {
+            let Some(lane) = self.lanes.get_mut(&id) else { return };
+            let full = |reader: &Reader| {
+                reader.window.len() >= MAX_WINDOW || reader.window.bytes() > MAX_WINDOW_BYTES / lanes
+            };
+            if !is_hungry(lane) || lane.reader.as_ref().is_none_or(full) {
+                return;
+            }
+            if !plan_own(lane, &self.head.position, db, LONG_PLANS / lanes) {
+                return;
+            }
+            let Some(reader) = &mut lane.reader else { return };
+            let places = reader.take(*self.chunk);
+            let events = self.fetch(db, &places);
+            self.hand_to(db, id, &places, events);
+        }
+        self.unfinished = true;
+    }
+
+    fn hand_to(&mut self, db: &mut dyn Reading, id: i64, places: &[Place], events: Vec<Arc<Event>>) {
+        let Some(Lane { endpoint, reader: Some(reader), queue, flying, .. }) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        let settled: HashSet<(i64, Place)> = if reader.must_verify() {
+            let wanted = events.iter().filter(|event| endpoint.wants(event));
+            db.settled(&wanted.map(|event| (id, event.place)).collect::<Vec<_>>()).into_iter().collect()
+        } else {
+            HashSet::new()
+        };
+        let mut events = events.into_iter().peekable();
+        for &place in places {
+            let event = events.next_if(|event| event.place == place);
+            if let Some(event) =
+                event.filter(|event| endpoint.wants(event) && !settled.contains(&(id, place)))
+            {
+                let number = reader.window.open(reader.position.clone(), 1, event.bytes());
+                // Sent before the lane left the head, and not answered yet: it must not be sent a second time.
+                match flying.get(&place).and_then(|ticket| self.flights.get_mut(ticket)) {
+                    Some(flight) => flight.task.origin = Origin::Own(number),
+                    None => queue.push_back(Task { event, row: None, origin: Origin::Own(number) }),
+                }
+            }
+            reader.pass(place);
+        }
+        reader.end_leg_if_done();
+    }
+
+    /// Fetches, and lets the next chunk follow the size of the events.
+    fn fetch(&mut self, db: &mut dyn Reading, places: &[Place]) -> Vec<Arc<Event>> {
+        let events = db.fetch(places);
+        match events.iter().map(Event::bytes).sum::<usize>() {
+            LARGE_CHUNK_BYTES.. => *self.chunk = (*self.chunk / 4).max(1),
+            0..SMALL_CHUNK_BYTES => *self.chunk = (*self.chunk * 2).min(MAX_CHUNK),
+            _ => {}
+        }
+        events.into_iter().map(Arc::new).collect()
+    }
+}
+
+/// Sees to it that a lane's own reader has a plan. False: it stands where the head stands and joins it, or it has to
+/// wait for the head.
+fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limit: usize) -> bool {
+    let Some(reader) = &mut lane.reader else { return false };
+    while !reader.has_plan() {
+        if reader.is_between_legs() {
+            let Some(legs) = reader.position.legs_to(head) else { return false };
+            let Some(leg) = legs.into_iter().next() else {
+                lane.feed = Feed::Joining;
+                return false;
+            };
+            reader.begin(leg);
+        }
+        plan(reader, db, limit);
+    }
+    true
+}
+
+/// Plans the rest of the reader's leg: shortly, and again at length if it turns out to be long.
+fn plan(reader: &mut Reader, db: &mut dyn Reading, limit: usize) {
+    let Some(leg) = reader.unplanned() else { return };
+    let mut short = limit.min(SHORT_PLAN);
+    let mut places = db.plan(&leg, short);
+    if places.len() == short && short < limit {
+        short = limit;
+        places = db.plan(&leg, limit);
+    }
+    let complete = places.len() < short;
+    reader.planned(places, complete);
+}

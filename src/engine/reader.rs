@@ -1,0 +1,192 @@
+//! A reader: walks the outbox from a position, and knows how much of what it handed out is settled.
+
+use std::collections::VecDeque;
+
+use crate::event::Place;
+use crate::position::{Leg, Position};
+
+/// Batches until a reader that starts has passed everything that was sent before: the one it may have been in, and one
+/// that ends after the start.
+const UNVERIFIED_BATCHES: u8 = 2;
+
+/// Walks the outbox.
+#[derive(Debug)]
+pub struct Reader {
+    /// Everything before it has been handed out.
+    pub position: Position,
+    /// What is handed out and not settled.
+    pub window: Window,
+    /// An event was passed since the position was last saved.
+    pub has_passed: bool,
+    /// The stretch being read.
+    leg: Option<Leg>,
+    /// The next places of the leg.
+    plan: VecDeque<Place>,
+    /// The plan reaches the end of the leg.
+    complete: bool,
+    unverified: u8,
+}
+
+impl Reader {
+    /// A reader that starts at a saved position.
+    pub fn at(position: Position) -> Self {
+        let leg = position.rest();
+        Self {
+            position,
+            window: Window::default(),
+            has_passed: false,
+            leg,
+            plan: VecDeque::new(),
+            complete: false,
+            unverified: UNVERIFIED_BATCHES,
+        }
+    }
+
+    /// Where it would have to start again: before the first event that is not settled.
+    pub fn low_water(&self) -> &Position {
+        self.window.front().unwrap_or(&self.position)
+    }
+
+    /// Whether what it reads may have a delivery row from before it started.
+    pub fn must_verify(&self) -> bool {
+        self.unverified > 0
+    }
+
+    /// Whether it stands between two legs.
+    pub fn is_between_legs(&self) -> bool {
+        self.leg.is_none()
+    }
+
+    /// Begins a leg.
+    pub fn begin(&mut self, leg: Leg) {
+        self.position = leg.from.clone();
+        self.leg = Some(leg);
+        self.plan.clear();
+        self.complete = false;
+    }
+
+    /// The leg to plan next, if the plan is used up and the leg goes on: from where the reader stands now.
+    pub fn unplanned(&self) -> Option<Leg> {
+        let leg = self.leg.as_ref()?;
+        (self.plan.is_empty() && !self.complete).then(|| Leg { from: self.position.clone(), last: leg.last })
+    }
+
+    /// Takes a plan over. `complete`: it reaches the end of the leg.
+    pub fn planned(&mut self, places: Vec<Place>, complete: bool) {
+        self.plan = places.into();
+        self.complete = complete;
+        self.end_leg_if_done();
+    }
+
+    /// The next places to hand out, at most `limit`.
+    pub fn take(&mut self, limit: usize) -> Vec<Place> {
+        let count = limit.min(self.plan.len());
+        self.plan.drain(..count).collect()
+    }
+
+    /// Moves past a place that [`take`](Self::take) gave.
+    pub fn pass(&mut self, place: Place) {
+        self.position.advance_to(place.seq);
+        self.has_passed = true;
+    }
+
+    /// To be called when all that was taken has been passed.
+    pub fn end_leg_if_done(&mut self) {
+        if !self.plan.is_empty() || !self.complete {
+            return;
+        }
+        if let Some(leg) = self.leg.take() {
+            self.position = leg.end();
+            if self.position.upto.is_none() {
+                self.unverified = self.unverified.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Moves to a position without reading: nobody needs what stands between, and nothing is unsettled.
+    pub fn go_to(&mut self, position: Position) {
+        *self = Self { has_passed: self.has_passed, ..Self::at(position) };
+    }
+
+    /// Whether places are planned and not taken yet.
+    pub fn has_plan(&self) -> bool {
+        !self.plan.is_empty()
+    }
+}
+
+/// Events that are handed out and not settled, in the order of reading.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// Number of the first entry.
+    first: u64,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Where the reader stood before the event.
+    mark: Position,
+    /// Lanes that have not settled it.
+    open: u32,
+    bytes: usize,
+}
+
+impl Window {
+    /// Enters an event that `lanes` lanes must settle (at least one). Answers the entry's number.
+    pub fn open(&mut self, mark: Position, lanes: u32, bytes: usize) -> u64 {
+        self.entries.push_back(Entry { mark, open: lanes, bytes });
+        self.bytes += bytes;
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    /// One lane has settled the entry.
+    pub fn settle(&mut self, number: u64) {
+        let Some(entry) = self.entry_mut(number) else { return };
+        entry.open = entry.open.saturating_sub(1);
+        if entry.open == 0 {
+            let bytes = std::mem::take(&mut entry.bytes);
+            self.bytes -= bytes;
+        }
+        while self.entries.front().is_some_and(|entry| entry.open == 0) {
+            self.entries.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn entry_mut(&mut self, number: u64) -> Option<&mut Entry> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.entries.get_mut(at)
+    }
+
+    /// Where the reader stood before this entry.
+    pub fn mark(&self, number: u64) -> Option<&Position> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.entries.get(at).map(|entry| &entry.mark)
+    }
+
+    /// Where the reader stood before the first entry.
+    pub fn front(&self) -> Option<&Position> {
+        self.entries.front().map(|entry| &entry.mark)
+    }
+
+    /// Number of the first entry.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Entries, settled ones behind an open one included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether everything is settled.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of the events that are not settled.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

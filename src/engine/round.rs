@@ -1,0 +1,358 @@
+//! A round: one turn of the dispatcher. Collect, write, read, start; short, and never waiting for a receiver.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::feed::{self, Desk};
+use super::lane::{Feed, Lane, Origin, Task};
+use super::reader::Reader;
+use super::store::{Ledger, Settled, Store};
+use super::{Completion, Job, Transport};
+use crate::event::Timestamp;
+use crate::outcome::{self, Verdict};
+use crate::position::Position;
+use crate::settings::Settings;
+
+/// Wait before a write that failed is tried again.
+const WRITE_RETRY: Duration = Duration::from_secs(1);
+/// What the edge tells a round.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// The wall clock.
+    pub now: Timestamp,
+    /// Something was committed since the last turn, or nobody knows.
+    pub woken: bool,
+    /// Endpoints changed since the last turn, or nobody knows.
+    pub endpoints_changed: bool,
+    /// Time for the safety scan.
+    pub poll: bool,
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) lane: i64,
+    pub(super) task: Task,
+    attempt: u32,
+}
+
+/// Which event goes to which endpoint when.
+pub struct Dispatcher<S, T> {
+    store: S,
+    transport: T,
+    settings: Settings,
+    chance: Box<dyn FnMut() -> f64>,
+    head: Reader,
+    saved_head: Position,
+    /// A commit may have brought events that no snapshot of the head sees yet.
+    fresh: bool,
+    lanes: BTreeMap<i64, Lane>,
+    flights: HashMap<u64, Flight>,
+    next_ticket: u64,
+    /// Outcomes to write, and whom to tell afterwards.
+    ledger: Ledger,
+    landed: Vec<(i64, Task)>,
+    write_after: Timestamp,
+    /// Where the last turn stopped handing out slots.
+    turn_of: i64,
+    /// Events to fetch at a time.
+    chunk: usize,
+    /// The last round stopped reading although there was more.
+    unfinished: bool,
+    /// A failure that was met since the last question, for the log.
+    trouble: Option<String>,
+}
+
+impl<S: Store, T: Transport> Dispatcher<S, T> {
+    /// A dispatcher that goes on where the store says. `chance` draws from 0 to 1.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn start(
+        mut store: S,
+        transport: T,
+        settings: Settings,
+        chance: Box<dyn FnMut() -> f64>,
+    ) -> Result<Self, S::Error> {
+        let saved_head = store.read(|db| db.head())?;
+        let mut dispatcher = Self {
+            store,
+            transport,
+            settings: settings.clone(),
+            chance,
+            head: Reader::at(saved_head.clone()),
+            saved_head,
+            fresh: true,
+            lanes: BTreeMap::new(),
+            flights: HashMap::new(),
+            next_ticket: 0,
+            ledger: Ledger::default(),
+            landed: Vec::new(),
+            write_after: Timestamp::MIN,
+            turn_of: 0,
+            chunk: feed::FIRST_CHUNK,
+            unfinished: false,
+            trouble: None,
+        };
+        dispatcher.configure(settings);
+        Ok(dispatcher)
+    }
+
+    /// Puts new settings in force.
+    pub fn configure(&mut self, settings: Settings) {
+        self.transport.configure(&settings.egress, settings.max_in_flight);
+        self.store.configure(&settings);
+        self.settings = settings;
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// A failed write since the last question, for the log.
+    pub fn take_trouble(&mut self) -> Option<String> {
+        self.trouble.take()
+    }
+
+    /// One turn. Answers how long nothing will happen by itself.
+    ///
+    /// # Errors
+    /// The store cannot be read. The dispatcher is to be dropped and started anew; nothing is lost, and what was in
+    /// flight is sent again.
+    pub fn round(&mut self, turn: Turn) -> Result<Duration, S::Error> {
+        self.fresh |= turn.woken || turn.poll;
+        self.collect(turn.now);
+        if self.write(turn) && self.settings.enabled {
+            self.read(turn)?;
+            self.hand_out_slots(turn.now);
+        }
+        Ok(self.wait(turn.now))
+    }
+
+    // ---- collect ------------------------------------------------------------------------------------------------
+
+    fn collect(&mut self, now: Timestamp) {
+        let mut completions = Vec::new();
+        self.transport.collect(&mut completions);
+        for Completion { ticket, attempt } in completions {
+            let Some(flight) = self.flights.get(&ticket) else { continue };
+            let Some(lane) = self.lanes.get_mut(&flight.lane) else {
+                self.flights.remove(&ticket);
+                continue;
+            };
+            let before = flight.task.row.map_or(0, |row| row.attempts_before);
+            let schedule = lane.endpoint.schedule.as_ref().unwrap_or(&self.settings.retry_schedule);
+            let chance = (self.chance)();
+            let decision = outcome::decide(&attempt.answer, flight.attempt - before, schedule, now, chance);
+            if let Some(until) = decision.hold_until {
+                lane.hold_until = lane.hold_until.max(until);
+            }
+            let Some(flight) = self.flights.remove(&ticket) else { continue };
+            if outcome::judge(&attempt.answer) == Verdict::OwnFault {
+                // No fault of the receiver's: it waits here, and no attempt is counted.
+                lane.hold_until = lane.hold_until.max(now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
+                lane.flying.remove(&flight.task.event.place);
+                if flight.task.row.is_some() {
+                    lane.retries.push_front(flight.task);
+                } else if flight.task.origin != Origin::Loose {
+                    lane.queue.push_front(flight.task);
+                }
+                continue;
+            }
+            if decision.disable {
+                self.ledger.disabled.push((flight.lane, "410 Gone".to_owned()));
+            }
+            self.ledger.settled.push(Settled {
+                endpoint: flight.lane,
+                place: flight.task.event.place,
+                event: flight.task.event.id,
+                delivery: flight.task.row.map(|row| row.id),
+                attempts: flight.attempt,
+                state: decision.state,
+                attempt,
+                ended_at: now,
+            });
+            self.landed.push((flight.lane, flight.task));
+        }
+    }
+
+    // ---- write --------------------------------------------------------------------------------------------------
+
+    /// Makes the ledger durable. False: it could not be written, and nothing else may happen before it is.
+    fn write(&mut self, turn: Turn) -> bool {
+        if turn.now < self.write_after {
+            return false;
+        }
+        // Positions alone can wait for the safety scan: an idle worker must not consume transaction ids.
+        if self.ledger.settled.is_empty() && !turn.poll {
+            return true;
+        }
+        self.ledger.positions.clear();
+        self.ledger.joined.clear();
+        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits.
+        if self.head.has_passed && *self.head.low_water() != self.saved_head {
+            self.ledger.positions.push((0, self.head.low_water().clone()));
+        }
+        for (&id, lane) in &self.lanes {
+            match lane.position_to_save() {
+                Some(position) if lane.saved.as_ref() != Some(position) => {
+                    self.ledger.positions.push((id, position.clone()));
+                }
+                None if lane.saved.is_some() => self.ledger.joined.push(id),
+                _ => {}
+            }
+        }
+        if self.ledger.is_empty() {
+            return true;
+        }
+        if let Err(error) = self.store.write(&self.ledger) {
+            self.trouble = Some(error.to_string());
+            self.write_after = turn.now.saturating_add(micros(WRITE_RETRY));
+            return false;
+        }
+        self.written();
+        true
+    }
+
+    /// The ledger is durable: slots are free, windows move.
+    fn written(&mut self) {
+        let ledger = std::mem::take(&mut self.ledger);
+        for settled in &ledger.settled {
+            let Some(lane) = self.lanes.get_mut(&settled.endpoint) else { continue };
+            lane.flying.remove(&settled.place);
+            let was_pending = settled.delivery.is_some();
+            match settled.state {
+                outcome::State::Pending { next_attempt_at } => {
+                    lane.pending += usize::from(!was_pending);
+                    lane.next_due =
+                        Some(lane.next_due.map_or(next_attempt_at, |due| due.min(next_attempt_at)));
+                }
+                _ => lane.pending = lane.pending.saturating_sub(usize::from(was_pending)),
+            }
+        }
+        for (id, task) in self.landed.drain(..) {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.settle(task.origin, &mut self.head);
+            }
+        }
+        for (id, position) in ledger.positions {
+            match self.lanes.get_mut(&id) {
+                Some(lane) => lane.saved = Some(position),
+                None => {
+                    self.saved_head = position;
+                    self.head.has_passed = !self.head.window.is_empty();
+                }
+            }
+        }
+        for id in ledger.joined {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.saved = None;
+                if lane.feed == Feed::Joining {
+                    lane.feed = Feed::Head;
+                    lane.reader = None;
+                }
+            }
+        }
+        for (id, _) in ledger.disabled {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                feed::leave(lane, id, &mut self.head, &mut self.flights, Feed::Stopped);
+            }
+        }
+    }
+
+    // ---- read ---------------------------------------------------------------------------------------------------
+
+    fn read(&mut self, turn: Turn) -> Result<(), S::Error> {
+        self.unfinished = false;
+        // The store lends its transaction to the closure, which needs the rest of `self`.
+        let mut desk = Desk {
+            settings: &self.settings,
+            head: &mut self.head,
+            lanes: &mut self.lanes,
+            flights: &mut self.flights,
+            fresh: &mut self.fresh,
+            chunk: &mut self.chunk,
+            unfinished: false,
+        };
+        if turn.endpoints_changed || turn.poll || desk.has_work(turn.now) {
+            self.unfinished = self.store.read(|db| {
+                desk.read(db, turn);
+                desk.unfinished
+            })?;
+        }
+        Ok(())
+    }
+
+    // ---- start --------------------------------------------------------------------------------------------------
+
+    /// Starts requests while there are free slots, one lane after the other.
+    fn hand_out_slots(&mut self, now: Timestamp) {
+        let mut ids: Vec<i64> = self.lanes.range(self.turn_of..).map(|(&id, _)| id).collect();
+        ids.extend(self.lanes.range(..self.turn_of).map(|(&id, _)| id));
+        let mut went = true;
+        while went {
+            went = false;
+            for &id in &ids {
+                if self.flights.len() >= self.settings.max_in_flight {
+                    self.turn_of = id;
+                    return;
+                }
+                went |= self.start_request(id, now);
+            }
+        }
+    }
+
+    /// Starts one request of a lane, if it may.
+    fn start_request(&mut self, id: i64, now: Timestamp) -> bool {
+        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        let limit = lane.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
+        if lane.feed == Feed::Stopped || lane.flying.len() >= limit || lane.hold_until > now {
+            return false;
+        }
+        let Some(task) = lane.retries.pop_front().or_else(|| lane.queue.pop_front()) else { return false };
+        self.next_ticket += 1;
+        let ticket = self.next_ticket;
+        let attempt = task.row.map_or(0, |row| row.attempts).saturating_add(1);
+        lane.flying.insert(task.event.place, ticket);
+        self.transport.submit(Job {
+            ticket,
+            endpoint: Arc::clone(&lane.endpoint),
+            event: Arc::clone(&task.event),
+            attempt,
+            timeout: lane.endpoint.timeout.unwrap_or(self.settings.request_timeout),
+        });
+        self.flights.insert(ticket, Flight { lane: id, task, attempt });
+        true
+    }
+
+    // ---- wait ---------------------------------------------------------------------------------------------------
+
+    fn wait(&self, now: Timestamp) -> Duration {
+        if self.write_after > now {
+            return until(self.write_after, now);
+        }
+        if self.unfinished && self.settings.enabled {
+            return Duration::ZERO;
+        }
+        let timers = self.lanes.values().filter(|lane| lane.feed != Feed::Stopped).flat_map(|lane| {
+            let held = lane.hold_until > now && !(lane.queue.is_empty() && lane.retries.is_empty());
+            let due = lane.next_due.filter(|_| lane.retries.is_empty());
+            [held.then_some(lane.hold_until), due]
+        });
+        let next = timers.flatten().map(|at| until(at, now)).min();
+        next.filter(|_| self.settings.enabled)
+            .map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
+    }
+}
+
+/// A duration in the unit of [`Timestamp`].
+fn micros(duration: Duration) -> Timestamp {
+    Timestamp::try_from(duration.as_micros()).unwrap_or(Timestamp::MAX)
+}
+
+/// How long it is until then.
+fn until(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_micros(u64::try_from(then.saturating_sub(now)).unwrap_or(0))
+}

@@ -1,0 +1,124 @@
+//! What the engine asks of the database.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::endpoint::Endpoint;
+use crate::event::{Event, Place, Timestamp};
+use crate::outcome::{Attempt, State};
+use crate::position::{Leg, Position, Snapshot};
+use crate::settings::Settings;
+
+/// An endpoint as the store has it.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// Where and how to send.
+    pub endpoint: Endpoint,
+    /// Its own position; `None` follows the head.
+    pub position: Option<Position>,
+}
+
+/// A delivery whose time for the next attempt has come.
+#[derive(Debug, Clone)]
+pub struct DueDelivery {
+    /// `webhook.deliveries.id`.
+    pub id: i64,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Attempts before the schedule began anew (`webhook_retry`).
+    pub attempts_before: u32,
+    /// The event.
+    pub event: Event,
+}
+
+/// One read-only transaction with one snapshot.
+pub trait Reading {
+    /// The head position.
+    fn head(&mut self) -> Position;
+    /// All endpoints that are not inactive.
+    fn endpoints(&mut self) -> Vec<Registered>;
+    /// What had completed when this transaction began.
+    fn snapshot(&mut self) -> Arc<Snapshot>;
+    /// The places that belong to the leg, lowest numbers first, at most `limit`.
+    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place>;
+    /// The events at these places, in the same order. What is no longer there is left out. Their transactions are
+    /// durable when this returns: a commit that is visible but not flushed could still be undone by a crash.
+    fn fetch(&mut self, places: &[Place]) -> Vec<Event>;
+    /// Which of these pairs of endpoint and place have a delivery already.
+    fn settled(&mut self, pairs: &[(i64, Place)]) -> Vec<(i64, Place)>;
+    /// How many deliveries of each endpoint are pending, and when the first is due.
+    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)>;
+    /// Deliveries of one endpoint that are due, oldest first, without those that are at work; and when the first of
+    /// those that are not due yet will be.
+    fn due(
+        &mut self,
+        endpoint: i64,
+        now: Timestamp,
+        limit: usize,
+        at_work: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Timestamp>);
+}
+
+/// The outcome of one attempt, to be written.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The endpoint.
+    pub endpoint: i64,
+    /// The event's place.
+    pub place: Place,
+    /// The event's id.
+    pub event: Uuid,
+    /// The delivery row, if there is one already.
+    pub delivery: Option<i64>,
+    /// Attempts made, this one included.
+    pub attempts: u32,
+    /// The state of the delivery from now on.
+    pub state: State,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// When it ended.
+    pub ended_at: Timestamp,
+}
+
+/// What one turn must make durable, all or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// Outcomes.
+    pub settled: Vec<Settled>,
+    /// New positions; endpoint 0 is the head.
+    pub positions: Vec<(i64, Position)>,
+    /// Endpoints whose own position is to be removed.
+    pub joined: Vec<i64>,
+    /// Endpoints to disable, with the reason.
+    pub disabled: Vec<(i64, String)>,
+}
+
+impl Ledger {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.settled.is_empty()
+            && self.positions.is_empty()
+            && self.joined.is_empty()
+            && self.disabled.is_empty()
+    }
+}
+
+/// The database. Each call is a transaction of its own; none stays open.
+pub trait Store {
+    /// Why the database refused, in one line.
+    type Error: std::fmt::Display;
+    /// Takes over what it needs of new settings.
+    fn configure(&mut self, settings: &Settings);
+    /// Reads in one short transaction.
+    ///
+    /// # Errors
+    /// The database refused, or the extension is gone. What `read` had begun must be given up: the engine is to be
+    /// started anew.
+    fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, Self::Error>;
+    /// Writes the ledger in one short transaction.
+    ///
+    /// # Errors
+    /// Nothing was written (disk full, lock timeout, read-only). The engine keeps the ledger and tries again.
+    fn write(&mut self, ledger: &Ledger) -> Result<(), Self::Error>;
+}

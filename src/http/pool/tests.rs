@@ -1,0 +1,129 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use url::Url;
+use uuid::Uuid;
+
+use super::*;
+use crate::endpoint::{Endpoint, Method, Scheme, State as EndpointState};
+use crate::event::{Event, Place};
+
+fn job(ticket: u64) -> Job {
+    let endpoint = Endpoint {
+        id: 1,
+        name: String::new(),
+        url: Url::parse("https://example.com").unwrap(),
+        method: Method::Post,
+        events: vec![],
+        headers: vec![],
+        basic_auth: None,
+        scheme: Scheme::None,
+        secrets: vec![],
+        schedule: None,
+        timeout: None,
+        max_in_flight: None,
+        state: EndpointState::Active,
+    };
+    let event = Event {
+        place: Place { xid: 1, seq: 1 },
+        id: Uuid::nil(),
+        event_type: "a.b".to_owned(),
+        operation: None,
+        key: None,
+        occurred_at: 0,
+        data: None,
+        previous: None,
+        truncated: false,
+        context: None,
+        traceparent: None,
+        target: None,
+    };
+    Job {
+        ticket,
+        endpoint: endpoint.into(),
+        event: event.into(),
+        attempt: 1,
+        timeout: Duration::from_secs(1),
+    }
+}
+
+fn pool(spawn: Spawn, exchange: Exchange) -> (Pool, mpsc::Receiver<()>) {
+    let (ring, bell) = mpsc::channel();
+    let ring = Mutex::new(ring);
+    let notify: Notify = Arc::new(move || ring.lock().unwrap().send(()).unwrap_or_default());
+    let mut pool = Pool::with_exchange(spawn, notify, exchange);
+    pool.configure(&Egress::default(), 1);
+    (pool, bell)
+}
+
+/// Waits for as many completions, and answers their faults by ticket.
+fn faults(pool: &mut Pool, bell: &mpsc::Receiver<()>, count: usize) -> Vec<(u64, Option<Fault>)> {
+    let mut done = Vec::new();
+    while done.len() < count {
+        bell.recv_timeout(Duration::from_secs(20)).expect("the jobs should have completed");
+        pool.collect(&mut done);
+    }
+    done.into_iter()
+        .map(|completion| match completion.attempt.answer {
+            Answer::Failed { fault, .. } => (completion.ticket, Some(fault)),
+            Answer::Status { .. } => (completion.ticket, None),
+        })
+        .collect()
+}
+
+fn answer(_: &Client, job: &Job, _: Timestamp) -> Answer {
+    assert_ne!(job.ticket, 13, "a test of what a panic does");
+    Answer::Status { status: 200, body: String::new(), retry_after: None }
+}
+
+#[test]
+fn a_panic_costs_one_attempt_and_not_the_thread() {
+    let spawned = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&spawned);
+    let spawn: Spawn = Arc::new(move |name, body| {
+        count.fetch_add(1, Ordering::SeqCst);
+        spawn_thread(name, body)
+    });
+    let (mut pool, bell) = pool(spawn, answer);
+    for ticket in 12..=14 {
+        pool.submit(job(ticket));
+    }
+    assert_eq!(faults(&mut pool, &bell, 3), [(12, None), (13, Some(Fault::Internal)), (14, None)]);
+    assert_eq!(spawned.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn without_a_thread_a_job_completes_as_our_own_fault() {
+    let spawn: Spawn = Arc::new(|_, _| Err(io::ErrorKind::WouldBlock.into()));
+    let (mut pool, bell) = pool(spawn, answer);
+    for ticket in 1..=2 {
+        pool.submit(job(ticket));
+        assert_eq!(faults(&mut pool, &bell, 1), [(ticket, Some(Fault::Internal))]);
+    }
+}
+
+#[test]
+fn threads_above_a_lowered_limit_end_and_jobs_still_complete() {
+    let alive = |pool: &Pool| pool.shared.state().alive;
+    let (mut pool, bell) = pool(Arc::new(spawn_thread), |_, _, _| {
+        thread::sleep(Duration::from_millis(20));
+        Answer::Status { status: 200, body: String::new(), retry_after: None }
+    });
+    pool.configure(&Egress::default(), 8);
+    for ticket in 0..32 {
+        pool.submit(job(ticket));
+    }
+    faults(&mut pool, &bell, 16);
+    assert!(alive(&pool) > 2);
+    pool.configure(&Egress::default(), 2);
+    for ticket in 32..64 {
+        pool.submit(job(ticket));
+    }
+    while alive(&pool) > 2 {
+        thread::yield_now();
+    }
+    for _ in 0..10 {
+        pool.submit(job(99));
+    }
+    assert!(alive(&pool) <= 2);
+}

@@ -1,0 +1,129 @@
+//! What the functions of `sql/install/api.sql` need from the library. Declared there, with every right in sight.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use uuid::{NoContext, Timestamp, Uuid};
+
+use super::{guc, wake};
+use crate::config::{self, Config};
+use crate::error::{Error, Kind};
+use crate::position::Snapshot;
+use crate::secret;
+
+/// The role that called: what SET ROLE says, outside of all SECURITY DEFINER functions.
+#[pg_extern(sql = false)]
+fn caller() -> Result<pg_sys::Oid, ErrorReport> {
+    // In index expressions, materialized views and the like PostgreSQL runs code of a table's owner, and the outer
+    // role is whoever maintains the table: its rights must not be lent.
+    // SAFETY: reads globals of this backend.
+    if unsafe { pg_sys::InSecurityRestrictedOperation() } {
+        return Err(Error::new(
+            Kind::NotAllowed,
+            "webhook functions cannot be called within a security-restricted operation",
+        )
+        .into());
+    }
+    // SAFETY: reads a global of this backend.
+    Ok(unsafe { pg_sys::GetOuterUserId() })
+}
+
+/// The whole configuration after changes, checked.
+#[pg_extern(sql = false)]
+fn checked_config(stored: Option<&str>, changes: Option<&str>) -> Result<String, ErrorReport> {
+    let config = Config::changed(stored, changes.unwrap_or("null"), guc::allow_http())?;
+    Ok(config.to_json())
+}
+
+#[pg_extern(sql = false)]
+fn check_event_type(event_type: &str) -> Result<(), ErrorReport> {
+    Ok(config::checked_event_type(event_type)?)
+}
+
+/// Bytes straight from the operating system.
+fn random<const N: usize>() -> Result<[u8; N], ErrorReport> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Error::new(Kind::WrongState, "no randomness available").detail(format!("{e}.")))?;
+    Ok(bytes)
+}
+
+#[pg_extern(sql = false)]
+fn new_secret() -> Result<String, ErrorReport> {
+    Ok(secret::generate(random()?).reveal().to_owned())
+}
+
+/// A UUID of version 7.
+pub(crate) fn new_uuid() -> Result<Uuid, ErrorReport> {
+    let now = Timestamp::now(NoContext);
+    let (seconds, nanoseconds) = now.to_unix();
+    let millis = seconds.saturating_mul(1000).saturating_add(u64::from(nanoseconds / 1_000_000));
+    Ok(uuid::Builder::from_unix_timestamp_millis(millis, &random()?).into_uuid())
+}
+
+#[pg_extern(sql = false)]
+fn new_event_id() -> Result<pgrx::Uuid, ErrorReport> {
+    Ok(pgrx::Uuid::from_bytes(new_uuid()?.into_bytes()))
+}
+
+#[pg_extern(sql = false)]
+fn max_payload_bytes() -> i64 {
+    i64::try_from(guc::max_payload_bytes()).unwrap_or(i64::MAX)
+}
+
+/// The present snapshot, in which this transaction is still running. PostgreSQL leaves the own transaction out of the
+/// list of running ones, so other readers of the text would take it for finished.
+#[pg_extern(sql = false)]
+fn own_snapshot() -> Result<String, ErrorReport> {
+    // SAFETY: assigns the transaction's id, if need be; raises in a read-only transaction or during recovery.
+    let xid = unsafe { pg_sys::GetTopFullTransactionId() }.value;
+    // SAFETY: an active snapshot is pushed and popped around the call that looks at it; an error in between is the
+    // transaction's abort, which cleans the stack. The text is copied before the memory context can go.
+    let text = unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let snapshot = pgrx::direct_function_call_as_datum(pg_sys::pg_current_snapshot, &[]);
+        let text =
+            snapshot.and_then(|s| pgrx::direct_function_call::<&CStr>(pg_sys::pg_snapshot_out, &[Some(s)]));
+        pg_sys::PopActiveSnapshot();
+        text.map(|t| t.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    Ok(Snapshot::parse(&text)?.without(xid).to_string())
+}
+
+#[pg_extern(sql = false)]
+fn wake() {
+    wake::at_commit();
+}
+
+#[pg_extern(sql = false)]
+fn is_preloaded() -> bool {
+    wake::preloaded()
+}
+
+#[pg_extern(sql = false)]
+fn worker_pid() -> Option<i32> {
+    // SAFETY: a plain global, set before any transaction starts.
+    let pid = wake::worker_pid(unsafe { pg_sys::MyDatabaseId })?;
+    i32::try_from(pid).ok().filter(|pid| *pid != 0)
+}
+
+/// Fires after any statement that changed endpoints, their secrets or attachments.
+#[pg_trigger(sql = false)]
+fn changed<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl pgrx::WhoAllocated>>, ErrorReport> {
+    // SAFETY: the relation of a firing trigger is open; the names are NUL-terminated; an unknown oid is checked.
+    unsafe {
+        let relation = trigger.relation().map_err(|e| Error::new(Kind::WrongObject, e.to_string()))?;
+        let namespace = relation.namespace_oid();
+        pg_sys::CacheInvalidateRelcacheByRelid(relation.oid());
+        // Whoever caches endpoints listens to their table alone, and secrets are part of an endpoint.
+        let endpoints = pg_sys::get_relname_relid(c"endpoint".as_ptr(), namespace);
+        if endpoints != pg_sys::InvalidOid {
+            pg_sys::CacheInvalidateRelcacheByRelid(endpoints);
+        }
+    }
+    wake::at_commit();
+    Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByPostgres>>)
+}

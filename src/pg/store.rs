@@ -1,0 +1,437 @@
+//! The engine's store: the statements of `sql/statements/`, run through SPI in short transactions.
+
+use std::sync::Arc;
+
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
+use pgrx::prelude::*;
+use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
+
+use super::durability::Durability;
+use super::statement::Statement;
+use super::transaction::transaction;
+use crate::config::Config;
+use crate::engine::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
+use crate::event::{Event, Operation, Place, Timestamp};
+use crate::outcome::{Answer, State};
+use crate::position::{Leg, Position, Snapshot};
+use crate::retry::Schedule;
+use crate::settings::LogAttempts;
+
+macro_rules! statement {
+    ($name:literal) => {
+        Statement::new(include_str!(concat!("../../sql/statements/", $name, ".sql")))
+    };
+}
+
+/// PostgreSQL counts from 2000-01-01, [`Timestamp`] from 1970-01-01.
+const EPOCH_OFFSET_MICROS: i64 = 10_957 * 86_400 * 1_000_000;
+
+/// All statements of the worker.
+struct Statements {
+    head: Statement,
+    endpoints: Statement,
+    snapshot: Statement,
+    plan: Statement,
+    fetch: Statement,
+    settled: Statement,
+    pending: Statement,
+    due: Statement,
+    next_due: Statement,
+    write_deliveries: Statement,
+    write_attempts: Statement,
+    write_positions: Statement,
+    join_head: Statement,
+    disable: Statement,
+}
+
+/// The store of this process's database.
+pub struct SpiStore {
+    statements: Statements,
+    durability: Durability,
+    /// The setting `retry_schedule`, which `max_attempts` of an endpoint cuts or repeats.
+    schedule: Schedule,
+    log_attempts: LogAttempts,
+    is_current: fn() -> bool,
+}
+
+impl SpiStore {
+    /// A store. `is_current` is asked at the start of every transaction whether the extension is still the one that
+    /// the engine was started for.
+    pub fn new(is_current: fn() -> bool) -> Self {
+        Self {
+            statements: Statements {
+                head: statement!("head"),
+                endpoints: statement!("endpoints"),
+                snapshot: statement!("snapshot"),
+                plan: statement!("plan"),
+                fetch: statement!("fetch"),
+                settled: statement!("settled"),
+                pending: statement!("pending"),
+                due: statement!("due"),
+                next_due: statement!("next_due"),
+                write_deliveries: statement!("write_deliveries"),
+                write_attempts: statement!("write_attempts"),
+                write_positions: statement!("write_positions"),
+                join_head: statement!("join_head"),
+                disable: statement!("disable"),
+            },
+            durability: Durability::default(),
+            schedule: Schedule::new(Vec::new()),
+            log_attempts: LogAttempts::All,
+            is_current,
+        }
+    }
+
+    fn ensure_current(&self) -> Result<(), String> {
+        if (self.is_current)() { Ok(()) } else { Err("the extension was dropped or replaced".to_owned()) }
+    }
+}
+
+impl Store for SpiStore {
+    type Error = String;
+
+    fn configure(&mut self, settings: &crate::settings::Settings) {
+        self.schedule = settings.retry_schedule.clone();
+        self.log_attempts = settings.log_attempts;
+    }
+
+    fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, String> {
+        transaction(|| {
+            self.ensure_current()?;
+            Spi::connect(|client| {
+                Ok(read(&mut SpiReading {
+                    client,
+                    statements: &self.statements,
+                    durability: &mut self.durability,
+                    schedule: &self.schedule,
+                }))
+            })
+        })
+    }
+
+    fn write(&mut self, ledger: &Ledger) -> Result<(), String> {
+        transaction(|| {
+            self.ensure_current()?;
+            Spi::connect_mut(|client| self.write_ledger(client, ledger).map_err(|error| error.to_string()))
+        })
+    }
+}
+
+impl SpiStore {
+    fn write_ledger(&self, client: &mut SpiClient<'_>, ledger: &Ledger) -> spi::SpiResult<()> {
+        let s = &self.statements;
+        if !ledger.settled.is_empty() {
+            self.write_deliveries(client, &ledger.settled)?;
+        }
+        if !ledger.positions.is_empty() {
+            let (ids, positions): (Vec<i64>, Vec<&Position>) =
+                ledger.positions.iter().map(|(id, position)| (*id, position)).unzip();
+            let done: Vec<String> = positions.iter().map(|p| p.done.to_string()).collect();
+            let upto: Vec<Option<String>> =
+                positions.iter().map(|p| p.upto.as_ref().map(|s| s.to_string())).collect();
+            let seq: Vec<i64> = positions.iter().map(|p| p.seq).collect();
+            s.write_positions.write(client, &[ids.into(), done.into(), upto.into(), seq.into()])?;
+        }
+        if !ledger.joined.is_empty() {
+            s.join_head.write(client, &[ledger.joined.clone().into()])?;
+        }
+        for (id, reason) in &ledger.disabled {
+            s.disable.write(client, &[(*id).into(), reason.clone().into()])?;
+        }
+        Ok(())
+    }
+
+    fn write_deliveries(&self, client: &mut SpiClient<'_>, settled: &[Settled]) -> spi::SpiResult<()> {
+        let logged = |row: &&Settled| match self.log_attempts {
+            LogAttempts::All => true,
+            LogAttempts::Failures => row.state != State::Delivered,
+            LogAttempts::None => false,
+        };
+        let rows: Vec<&Settled> = settled.iter().collect();
+        let next = |row: &&Settled| match row.state {
+            State::Pending { next_attempt_at } => Some(timestamptz(next_attempt_at)),
+            State::Delivered | State::Dead => None,
+        };
+        let args: [DatumWithOid<'_>; 13] = [
+            column(&rows, |row| row.endpoint),
+            column(&rows, |row| xid_to_sql(row.place.xid)),
+            column(&rows, |row| row.place.seq),
+            column(&rows, |row| pgrx::Uuid::from_bytes(*row.event.as_bytes())),
+            column(&rows, |row| state_word(row.state).to_owned()),
+            column(&rows, |row| int4(row.attempts)),
+            column(&rows, next),
+            column(&rows, |row| logged(row).then(|| timestamptz(row.attempt.started_at))),
+            column(&rows, |row| timestamptz(row.ended_at)),
+            column(&rows, |row| logged(row).then(|| milliseconds(row))),
+            column(&rows, |row| status(&row.attempt.answer)),
+            column(&rows, |row| error_text(&row.attempt.answer)),
+            column(&rows, |row| logged(row).then(|| response(&row.attempt.answer)).flatten()),
+        ];
+        self.statements.write_deliveries.write(client, &args)?;
+
+        let failed: Vec<&Settled> =
+            settled.iter().filter(|row| row.state != State::Delivered && logged(row)).collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let args: [DatumWithOid<'_>; 9] = [
+            column(&failed, |row| row.endpoint),
+            column(&failed, |row| xid_to_sql(row.place.xid)),
+            column(&failed, |row| row.place.seq),
+            column(&failed, |row| int4(row.attempts)),
+            column(&failed, |row| timestamptz(row.attempt.started_at)),
+            column(&failed, milliseconds),
+            column(&failed, |row| status(&row.attempt.answer)),
+            column(&failed, |row| error_text(&row.attempt.answer)),
+            column(&failed, |row| response(&row.attempt.answer)),
+        ];
+        self.statements.write_attempts.write(client, &args)
+    }
+}
+
+/// The columns of a statement are arrays, one element a row.
+fn column<'a, T: IntoDatum>(rows: &[&Settled], value: impl Fn(&&Settled) -> T) -> DatumWithOid<'a>
+where
+    Vec<T>: IntoDatum,
+{
+    rows.iter().map(value).collect::<Vec<T>>().into()
+}
+
+struct SpiReading<'a, 'conn> {
+    client: &'a SpiClient<'conn>,
+    statements: &'a Statements,
+    durability: &'a mut Durability,
+    schedule: &'a Schedule,
+}
+
+impl SpiReading<'_, '_> {
+    /// Runs a statement. What PostgreSQL refuses unwinds to `transaction`, which catches it; so must what only a wrong
+    /// call can bring about.
+    fn rows(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Vec<SpiHeapTupleData<'_>> {
+        let table: SpiTupleTable<'_> = fine(statement.read(self.client, args));
+        table.collect()
+    }
+
+    fn one<T: FromDatum + IntoDatum>(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Option<T> {
+        self.rows(statement, args).first().and_then(|row| cell(row, 1))
+    }
+}
+
+/// A result that only a wrong call spoils; raised as PostgreSQL's ERROR, which costs this transaction.
+fn fine<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| error!("webhook_pg: {error}"))
+}
+
+fn cell<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, column: usize) -> Option<T> {
+    fine(row.get(column))
+}
+
+/// A column that the table declares NOT NULL.
+fn required<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, column: usize) -> T {
+    fine(cell(row, column).ok_or("unexpected null"))
+}
+
+impl Reading for SpiReading<'_, '_> {
+    fn head(&mut self) -> Position {
+        let rows = self.rows(&self.statements.head, &[]);
+        let row = fine(rows.first().ok_or("the head's position is missing"));
+        fine(
+            position(row, 1)
+                .map(|p| p.ok_or("the head's position is missing"))
+                .and_then(|p| p.map_err(crate::error::Error::invalid)),
+        )
+    }
+
+    fn endpoints(&mut self) -> Vec<Registered> {
+        let rows = self.rows(&self.statements.endpoints, &[]);
+        let mut registered = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let id: i64 = required(row, 1);
+            let (state, config): (String, String) = (required(row, 2), required(row, 3));
+            let endpoint = Config::endpoint(id, &state, &config, self.schedule);
+            match endpoint.and_then(|endpoint| Ok(Registered { endpoint, position: position(row, 4)? })) {
+                Ok(entry) if entry.endpoint.state != crate::endpoint::State::Inactive => {
+                    registered.push(entry)
+                }
+                Ok(_) => {}
+                // Its position stays where it is, and so do its events.
+                Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
+            }
+        }
+        registered
+    }
+
+    fn snapshot(&mut self) -> Arc<Snapshot> {
+        let text: String = fine(self.one(&self.statements.snapshot, &[]).ok_or("no snapshot"));
+        Arc::new(fine(Snapshot::parse(&text)))
+    }
+
+    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place> {
+        let Some(upto) = &leg.from.upto else { return Vec::new() };
+        let done = &leg.from.done;
+        let xip: Vec<String> = done.xip().iter().map(u64::to_string).collect();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let args: [DatumWithOid<'_>; 6] = [
+            done.xmax().to_string().into(),
+            xip.into(),
+            upto.to_string().into(),
+            leg.from.seq.into(),
+            leg.last.into(),
+            limit.into(),
+        ];
+        let rows = self.rows(&self.statements.plan, &args);
+        let Some(row) = rows.first() else { return Vec::new() };
+        let xids: Vec<i64> = cell(row, 1).unwrap_or_default();
+        let seqs: Vec<i64> = cell(row, 2).unwrap_or_default();
+        xids.into_iter().zip(seqs).map(|(xid, seq)| Place { xid: xid_from_sql(xid), seq }).collect()
+    }
+
+    fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let xids: Vec<i64> = places.iter().map(|place| xid_to_sql(place.xid)).collect();
+        let seqs: Vec<i64> = places.iter().map(|place| place.seq).collect();
+        let rows = self.rows(&self.statements.fetch, &[xids.into(), seqs.into()]);
+        let events: Vec<Event> = rows.iter().map(|row| event(row, 1)).collect();
+        self.durability.ensure(places);
+        events
+    }
+
+    fn settled(&mut self, pairs: &[(i64, Place)]) -> Vec<(i64, Place)> {
+        if pairs.is_empty() {
+            return Vec::new();
+        }
+        let ids: Vec<i64> = pairs.iter().map(|(id, _)| *id).collect();
+        let xids: Vec<i64> = pairs.iter().map(|(_, place)| xid_to_sql(place.xid)).collect();
+        let seqs: Vec<i64> = pairs.iter().map(|(_, place)| place.seq).collect();
+        let rows = self.rows(&self.statements.settled, &[ids.into(), xids.into(), seqs.into()]);
+        rows.iter()
+            .map(|row| {
+                (required(row, 1), Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) })
+            })
+            .collect()
+    }
+
+    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
+        let rows = self.rows(&self.statements.pending, &[]);
+        let count = |row: &SpiHeapTupleData<'_>| usize::try_from(required::<i64>(row, 2)).unwrap_or(0);
+        rows.iter().map(|row| (required(row, 1), count(row), timestamp(required(row, 3)))).collect()
+    }
+
+    fn due(
+        &mut self,
+        endpoint: i64,
+        now: Timestamp,
+        limit: usize,
+        at_work: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Timestamp>) {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let args = [endpoint.into(), timestamptz(now).into(), limit.into(), at_work.to_vec().into()];
+        let rows = self.rows(&self.statements.due, &args);
+        let number = |row: &SpiHeapTupleData<'_>, n| u32::try_from(required::<i32>(row, n)).unwrap_or(0);
+        let due: Vec<DueDelivery> = rows
+            .iter()
+            .map(|row| DueDelivery {
+                id: required(row, 1),
+                attempts: number(row, 2),
+                attempts_before: number(row, 3),
+                event: event(row, 4),
+            })
+            .collect();
+        let places: Vec<Place> = due.iter().map(|delivery| delivery.event.place).collect();
+        self.durability.ensure(&places);
+        let next =
+            self.one(&self.statements.next_due, &[endpoint.into(), timestamptz(now).into()]).map(timestamp);
+        (due, next)
+    }
+}
+
+/// A position in three columns: done, upto, seq. None where the row has none.
+fn position(row: &SpiHeapTupleData<'_>, first: usize) -> crate::error::Result<Option<Position>> {
+    let done: Option<String> = cell(row, first);
+    let upto: Option<String> = cell(row, first + 1);
+    done.map(|done| Position::from_columns(&done, upto.as_deref(), cell(row, first + 2).unwrap_or(0)))
+        .transpose()
+}
+
+/// An event in thirteen columns, in the order of `fetch.sql`.
+fn event(row: &SpiHeapTupleData<'_>, first: usize) -> Event {
+    let operation: Option<String> = cell(row, first + 7);
+    let id: pgrx::Uuid = required(row, first + 4);
+    Event {
+        place: Place { xid: xid_from_sql(required(row, first)), seq: required(row, first + 1) },
+        occurred_at: timestamp(required(row, first + 2)),
+        target: cell(row, first + 3),
+        id: uuid::Uuid::from_bytes(*id.as_bytes()),
+        truncated: required(row, first + 5),
+        event_type: required(row, first + 6),
+        operation: operation.as_deref().and_then(Operation::parse),
+        key: cell(row, first + 8),
+        data: cell(row, first + 9),
+        previous: cell(row, first + 10),
+        context: cell(row, first + 11),
+        traceparent: cell(row, first + 12),
+    }
+}
+
+fn timestamp(value: TimestampWithTimeZone) -> Timestamp {
+    let since_2000: pg_sys::TimestampTz = value.into();
+    since_2000.saturating_add(EPOCH_OFFSET_MICROS)
+}
+
+fn timestamptz(value: Timestamp) -> TimestampWithTimeZone {
+    let since_2000 = value.saturating_sub(EPOCH_OFFSET_MICROS);
+    // Out of PostgreSQL's range only with a clock that is off by 290,000 years.
+    TimestampWithTimeZone::try_from(since_2000).unwrap_or(TimestampWithTimeZone::positive_infinity())
+}
+
+/// xid8 travels as bigint, digit for digit; the highest bit is out of reach.
+fn xid_to_sql(xid: u64) -> i64 {
+    i64::try_from(xid).unwrap_or(i64::MAX)
+}
+
+fn xid_from_sql(xid: i64) -> u64 {
+    u64::try_from(xid).unwrap_or(0)
+}
+
+fn int4(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Delivered => "delivered",
+        State::Pending { .. } => "pending",
+        State::Dead => "dead",
+    }
+}
+
+fn milliseconds(row: &&Settled) -> f32 {
+    row.attempt.duration.as_secs_f32() * 1000.0
+}
+
+fn status(answer: &Answer) -> Option<i32> {
+    match answer {
+        Answer::Status { status, .. } => Some(i32::from(*status)),
+        Answer::Failed { .. } => None,
+    }
+}
+
+/// The class of the fault and what happened; nothing for a complete response, whose status says it.
+fn error_text(answer: &Answer) -> Option<String> {
+    match answer {
+        Answer::Status { .. } => None,
+        Answer::Failed { fault, message } => {
+            Some(format!("{}: {message}", fault.as_str()).replace('\0', "\u{fffd}"))
+        }
+    }
+}
+
+fn response(answer: &Answer) -> Option<String> {
+    match answer {
+        // PostgreSQL's text holds no NUL.
+        Answer::Status { body, .. } if !body.is_empty() => Some(body.replace('\0', "\u{fffd}")),
+        _ => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! In-server tests of the SQL functions: one promise each. Every test runs in a transaction that is rolled back.
+
+mod endpoints;
+mod events;
+mod privileges;
+mod status;
+
+use pgrx::prelude::*;
+
+/// The one value that a query answers.
+fn one<T: FromDatum + IntoDatum>(query: &str) -> T {
+    maybe(query).unwrap_or_else(|| panic!("null from {query}"))
+}
+
+/// The one value that a query answers, or null.
+fn maybe<T: FromDatum + IntoDatum>(query: &str) -> Option<T> {
+    Spi::get_one(query).unwrap_or_else(|e| panic!("{e} from {query}"))
+}
+
+fn run(statement: &str) {
+    Spi::run(statement).unwrap_or_else(|e| panic!("{e} from {statement}"));
+}
+
+/// The SQLSTATE that a statement ends with, 00000 if it succeeds. A failed statement is undone.
+fn sqlstate(statement: &str) -> String {
+    run("CREATE OR REPLACE FUNCTION pg_temp.sqlstate_of(statement text) RETURNS text LANGUAGE plpgsql AS $$
+         BEGIN
+             EXECUTE statement;
+             RETURN '00000';
+         EXCEPTION WHEN OTHERS THEN
+             RETURN SQLSTATE;
+         END $$");
+    Spi::get_one_with_args("SELECT pg_temp.sqlstate_of($1)", &[statement.into()]).unwrap().unwrap()
+}
+
+/// Registers an endpoint of this name, with further parameters.
+fn register(name: &str, parameters: &str) -> i64 {
+    one(&format!(
+        "SELECT id FROM webhook_register('https://example.com/hook', name => '{name}' {parameters})"
+    ))
+}
+
+/// Everything that registration may write.
+fn written() -> String {
+    one("SELECT concat((SELECT json_agg(e) FROM webhook.endpoint e), (SELECT json_agg(s) FROM webhook.endpoint_secret s),
+                       (SELECT json_agg(p) FROM webhook.position p), (SELECT json_agg(d) FROM webhook.delivery d),
+                       (SELECT json_agg(o) FROM webhook.outbox o))")
+}

@@ -1,0 +1,54 @@
+//! The worker's transactions: short, each on its own, an error costs the transaction and not the process.
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+
+/// Runs `body` in a transaction with one snapshot, and commits.
+///
+/// # Errors
+/// What `body` raised or returned, in one line. The transaction is rolled back; the process goes on. (pgrx's own
+/// `BackgroundWorker::transaction` leaves the failed transaction open.)
+pub fn transaction<R>(body: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
+    // SAFETY: the worker is connected to a database and has no transaction open; nothing nests these.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    let run = AssertUnwindSafe(|| {
+        let result = body();
+        if result.is_ok() {
+            // SAFETY: the snapshot and the transaction from above. A commit can fail (deferred work, full disk), which
+            // is caught below like any other error.
+            unsafe {
+                pg_sys::PopActiveSnapshot();
+                pg_sys::CommitTransactionCommand();
+            }
+        }
+        result
+    });
+    let result = PgTryBuilder::new(run).catch_others(|error| Err(one_line(&error))).execute();
+    if result.is_err() {
+        // SAFETY: a transaction is open or failed; this ends it and releases its snapshot, locks and buffers.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+    }
+    result
+}
+
+/// Accepts invalidation messages that came while no transaction was open.
+pub fn accept_invalidations() {
+    // SAFETY: no transaction is open; the pair opens and closes an empty one, as idle backends do.
+    unsafe {
+        pg_sys::StartTransactionCommand();
+        pg_sys::CommitTransactionCommand();
+    }
+}
+
+fn one_line(error: &CaughtError) -> String {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = error;
+    report.message().lines().next().unwrap_or("unknown error").to_owned()
+}

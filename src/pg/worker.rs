@@ -1,0 +1,316 @@
+//! The worker: the main thread that alone talks to PostgreSQL.
+//!
+//! It waits on its latch and on the bell of the HTTP threads, and does a round of the engine when either goes. It never
+//! blocks on a thread, a channel or a receiver, checks for interrupts at every turn (a silent worker hangs DROP DATABASE
+//! cluster-wide), and holds no transaction, snapshot or lock between rounds.
+//!
+//! ```text
+//! idle ──the extension is here, and is no copy──▶ serving ──dropped, replaced, read failed──▶ idle
+//! ```
+//!
+//! It ends by SIGTERM (`die`: FATAL, exit code 1, so that the postmaster starts it again) or with the postmaster, never
+//! by joining threads.
+
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pgrx::prelude::*;
+
+use super::statement::Statement;
+use super::store::SpiStore;
+use super::thread::{Bell, spawner};
+use super::transaction::{accept_invalidations, transaction};
+use super::wait::Waiter;
+use super::{guc, launcher, wake};
+use crate::engine::Dispatcher;
+use crate::engine::round::Turn;
+use crate::event::Timestamp;
+use crate::http::Pool;
+
+/// Oid of `webhook.endpoint` of the extension that is being served, 0 when none is.
+static ENDPOINT_TABLE: AtomicU32 = AtomicU32::new(0);
+/// The catalogs say that `webhook.endpoint` changed: its rows (webhook.changed() says so), or the table itself.
+static ENDPOINTS_CHANGED: AtomicBool = AtomicBool::new(true);
+
+/// How often the same trouble is logged at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+type Engine = Dispatcher<SpiStore, Pool>;
+
+// PostgreSQL's own handlers, as C functions: what pgrx offers under these names cannot be installed as a handler.
+unsafe extern "C-unwind" {
+    fn die(signal: std::ffi::c_int);
+    fn SignalHandlerForConfigReload(signal: std::ffi::c_int);
+}
+
+/// Entry point of the worker process.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn webhook_pg_worker_main(_arg: pg_sys::Datum) {
+    // SAFETY: the first steps of every background worker, in this order.
+    unsafe {
+        pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        pg_sys::pqsignal(libc::SIGTERM, Some(die));
+        pg_sys::BackgroundWorkerUnblockSignals();
+        let database = CString::new(guc::served_database()).unwrap_or_default();
+        pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0);
+        pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), pg_sys::Datum::from(0usize));
+    }
+    pin_session();
+    if !wake::announce_worker() {
+        error!("webhook_pg: too many databases are served");
+    }
+    let bell = match Bell::new() {
+        Ok(bell) => bell,
+        Err(cause) => error!("webhook_pg: no eventfd: {cause}"),
+    };
+    Worker { bell, waiter: Waiter::new(bell), engine: None, log: Log::default() }.run()
+}
+
+/// Settings that a database or role may carry and that must not reach the worker's own statements, as autovacuum does
+/// it; and plans that do not depend on statistics, which a young outbox does not have.
+fn pin_session() {
+    let mut pins = vec![
+        (c"search_path", c"pg_catalog"),
+        (c"statement_timeout", c"0"),
+        (c"lock_timeout", c"0"),
+        (c"idle_in_transaction_session_timeout", c"0"),
+        (c"default_transaction_isolation", c"read committed"),
+        (c"session_replication_role", c"origin"),
+        (c"row_security", c"off"),
+        // Losing an outcome in a crash repeats a delivery, which the promise allows; waiting for each flush would not do.
+        (c"synchronous_commit", c"off"),
+        (c"enable_seqscan", c"off"),
+        (c"enable_bitmapscan", c"off"),
+        (c"enable_hashjoin", c"off"),
+        (c"enable_mergejoin", c"off"),
+        (c"jit", c"off"),
+        (c"work_mem", c"16MB"),
+        (c"application_name", c"webhook_pg worker"),
+    ];
+    if cfg!(not(any(feature = "pg15", feature = "pg16"))) {
+        pins.push((c"transaction_timeout", c"0"));
+    }
+    for (name, value) in pins {
+        // SAFETY: NUL-terminated literals; the names exist in this version.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
+/// Called by PostgreSQL for every relation whose catalog entry was invalidated; 0 means any.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    let relation = relation.to_u32();
+    if relation == 0 || relation == ENDPOINT_TABLE.load(Ordering::Relaxed) {
+        ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Oid of `webhook.endpoint`, if the extension is installed here.
+fn endpoint_table() -> Option<u32> {
+    // SAFETY: catalog look-ups by a process with an open transaction.
+    let oid = unsafe {
+        if pg_sys::get_extension_oid(c"webhook_pg".as_ptr(), true) == pg_sys::InvalidOid {
+            return None;
+        }
+        pg_sys::get_relname_relid(c"endpoint".as_ptr(), pg_sys::get_namespace_oid(c"webhook".as_ptr(), true))
+    };
+    Some(oid.to_u32()).filter(|&oid| oid != 0)
+}
+
+/// Whether the extension is still the one that the engine was started for. The lock keeps DROP EXTENSION away until the
+/// transaction ends, so that its statements find what they need.
+fn is_current() -> bool {
+    let serving = ENDPOINT_TABLE.load(Ordering::Relaxed);
+    // SAFETY: a lock on an oid, held to the end of the transaction that is open.
+    unsafe {
+        pg_sys::LockRelationOid(pg_sys::Oid::from(serving), pg_sys::AccessShareLock as pg_sys::LOCKMODE)
+    };
+    !ENDPOINTS_CHANGED.load(Ordering::Relaxed) || endpoint_table() == Some(serving)
+}
+
+struct Worker {
+    bell: Bell,
+    waiter: Waiter,
+    engine: Option<Engine>,
+    log: Log,
+}
+
+impl Worker {
+    fn run(mut self) -> ! {
+        let mut poll_at = Instant::now();
+        let mut by_latch = true;
+        loop {
+            pgrx::check_for_interrupts!();
+            self.reload_if_asked();
+            let now = Instant::now();
+            let poll = now >= poll_at;
+            if poll {
+                poll_at = now + guc::settings().poll_interval;
+            }
+            if by_latch || poll {
+                accept_invalidations();
+            }
+            let wait = self.turn(by_latch, poll).min(poll_at.saturating_duration_since(Instant::now()));
+            let wait = report_activity(self.engine.as_ref().map(Engine::in_flight), wait);
+            by_latch = self.waiter.wait(wait).by_latch;
+        }
+    }
+
+    fn reload_if_asked(&mut self) {
+        // SAFETY: flags of this process, set by its signal handler.
+        unsafe {
+            if pg_sys::ConfigReloadPending == 0 {
+                return;
+            }
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+        if let Some(engine) = &mut self.engine {
+            engine.configure(guc::settings());
+        }
+        // `retry_schedule` stands in endpoints that set `max_attempts`.
+        ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
+    }
+
+    /// One turn. Answers how long nothing will happen by itself.
+    fn turn(&mut self, woken: bool, poll: bool) -> Duration {
+        let endpoints_changed = ENDPOINTS_CHANGED.swap(false, Ordering::Relaxed);
+        if endpoints_changed && self.engine.is_some() && !self.is_still_installed() {
+            self.engine = None;
+        }
+        if self.engine.is_none() && (endpoints_changed || poll) {
+            self.engine = self.start_engine();
+            if self.engine.is_some() {
+                ENDPOINTS_CHANGED.store(false, Ordering::Relaxed);
+                return self.round(Turn {
+                    now: wall_clock(),
+                    woken: true,
+                    endpoints_changed: true,
+                    poll: true,
+                });
+            }
+        }
+        self.round(Turn { now: wall_clock(), woken, endpoints_changed, poll })
+    }
+
+    fn round(&mut self, turn: Turn) -> Duration {
+        let Some(engine) = &mut self.engine else { return Duration::MAX };
+        let result = engine.round(turn);
+        if let Some(trouble) = engine.take_trouble() {
+            self.log.warn(&trouble);
+        }
+        result.unwrap_or_else(|trouble| {
+            // Started anew at the next poll; what was in flight is forgotten and sent again.
+            self.log.warn(&trouble);
+            self.engine = None;
+            Duration::MAX
+        })
+    }
+
+    /// Whether the extension and its installation row are as they were. Asked only when something changed.
+    fn is_still_installed(&mut self) -> bool {
+        let serving = ENDPOINT_TABLE.load(Ordering::Relaxed);
+        transaction(|| Ok(endpoint_table() == Some(serving) && is_own_installation()?)).unwrap_or(false)
+    }
+
+    /// Starts the engine if the extension is installed here and this is no copy of another database.
+    fn start_engine(&mut self) -> Option<Engine> {
+        let found = transaction(|| {
+            let Some(table) = endpoint_table() else { return Ok(None) };
+            Ok(Some((table, is_own_installation()?)))
+        });
+        match found {
+            Ok(None) => None,
+            Ok(Some((_, false))) => {
+                self.log
+                    .warn("this database is a copy, nothing is sent; call webhook_adopt() to make it send");
+                None
+            }
+            Ok(Some((table, true))) => {
+                ENDPOINT_TABLE.store(table, Ordering::Relaxed);
+                let pool = Pool::new(spawner(), self.bell.ringer());
+                let store = SpiStore::new(is_current);
+                match Dispatcher::start(store, pool, guc::settings(), Box::new(chance)) {
+                    Ok(engine) => Some(engine),
+                    Err(trouble) => {
+                        self.log.warn(&trouble);
+                        None
+                    }
+                }
+            }
+            Err(trouble) => {
+                self.log.warn(&trouble);
+                None
+            }
+        }
+    }
+}
+
+/// Whether the installation row names this cluster and this database.
+fn is_own_installation() -> Result<bool, String> {
+    let statement = Statement::new(include_str!("../../sql/statements/installation.sql"));
+    Spi::connect(|client| statement.read(client, &[]).and_then(|table| table.first().get_one::<bool>()))
+        .map(|own| own.unwrap_or(false))
+        .map_err(|error| error.to_string())
+}
+
+/// Shows in pg_stat_activity what the worker does, and flushes its statistics: a background worker that does not is
+/// invisible to autovacuum. Answers when to come back at the latest.
+fn report_activity(in_flight: Option<usize>, wait: Duration) -> Duration {
+    let text = match in_flight {
+        None => c"waiting for the extension".to_owned(),
+        Some(0) => c"idle".to_owned(),
+        Some(count) => CString::new(format!("{count} requests in flight")).unwrap_or_default(),
+    };
+    let state = if in_flight.unwrap_or(0) == 0 {
+        pg_sys::BackendState::STATE_IDLE
+    } else {
+        pg_sys::BackendState::STATE_RUNNING
+    };
+    // SAFETY: no transaction is open; the text is copied.
+    let again_ms = unsafe {
+        pg_sys::pgstat_report_activity(state, text.as_ptr());
+        pg_sys::pgstat_report_stat(false)
+    };
+    match u64::try_from(again_ms) {
+        Ok(ms @ 1..) => wait.min(Duration::from_millis(ms)),
+        _ => wait,
+    }
+}
+
+fn wall_clock() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::try_from(since_1970.as_micros()).unwrap_or(Timestamp::MAX)
+}
+
+/// From 0 to 1, straight from the operating system.
+fn chance() -> f64 {
+    getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
+}
+
+/// The same trouble once a minute.
+#[derive(Default)]
+struct Log {
+    last: Option<(String, Instant)>,
+}
+
+impl Log {
+    fn warn(&mut self, trouble: &str) {
+        let now = Instant::now();
+        let repeated =
+            self.last.as_ref().is_some_and(|(text, at)| text == trouble && now - *at < LOG_INTERVAL);
+        if !repeated {
+            warning!("{}: {trouble}", launcher::WORKER_TYPE);
+            self.last = Some((trouble.to_owned(), now));
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What a change of a row becomes, and which changes become nothing.
+
+use serde_json::{Value, json};
+
+use crate::scene::Scene;
+use crate::wait::secs;
+
+/// The body of the only request of this type.
+#[track_caller]
+fn only_body(scene: &Scene<'_>, action: &str) -> Value {
+    let wanted = format!("{}.{action}", scene.name);
+    let bodies: Vec<Value> = scene.receiver.requests().iter().map(|r| r.json()).collect();
+    let of_type: Vec<&Value> = bodies.iter().filter(|b| b["type"] == wanted.as_str()).collect();
+    assert_eq!(of_type.len(), 1, "requests of type {wanted} among {bodies:#?}");
+    of_type[0].clone()
+}
+
+#[test]
+fn an_insert_carries_the_row_and_its_key() {
+    let mut scene = Scene::accepting("capture_insert");
+    scene.run("INSERT INTO public.{} VALUES (1, 'Ünï \"quoted\" \\ and\nmore')");
+    scene.receiver.wait_for_answers(1, secs(10));
+    let mut body = only_body(&scene, "created");
+    let timestamp = body["timestamp"].take();
+    let timestamp = timestamp.as_str().expect("a timestamp");
+    assert!(
+        timestamp.ends_with('Z') && timestamp.as_bytes()[10] == b'T',
+        "{timestamp:?} is not UTC in RFC 3339"
+    );
+    let expected = json!({
+        "type": "capture_insert.created", "timestamp": null,
+        "data": {"id": 1, "note": "Ünï \"quoted\" \\ and\nmore"}, "key": {"id": 1}
+    });
+    assert_eq!(body, expected);
+}
+
+#[test]
+fn an_update_carries_the_new_row_and_the_old_values_of_changed_columns() {
+    let mut scene = Scene::accepting("capture_update");
+    scene.run("INSERT INTO public.{} VALUES (1, 'old')");
+    scene.run("UPDATE public.{} SET note = 'new'");
+    scene.receiver.wait_for_answers(2, secs(10));
+    let body = only_body(&scene, "updated");
+    assert_eq!(body["data"], json!({"id": 1, "note": "new"}));
+    assert_eq!(body["previous"], json!({"note": "old"}));
+    assert_eq!(body["key"], json!({"id": 1}));
+}
+
+#[test]
+fn a_delete_carries_the_row_as_it_was() {
+    let mut scene = Scene::accepting("capture_delete");
+    scene.run("INSERT INTO public.{} VALUES (1, 'last words')");
+    scene.run("DELETE FROM public.{}");
+    scene.receiver.wait_for_answers(2, secs(10));
+    let body = only_body(&scene, "deleted");
+    assert_eq!(body["data"], json!({"id": 1, "note": "last words"}));
+    assert_eq!(body["key"], json!({"id": 1}));
+}
+
+#[test]
+fn numbers_and_json_values_arrive_as_they_were_written() {
+    let mut scene = Scene::accepting("capture_exact");
+    scene.run("ALTER TABLE public.{} ADD amount numeric, ADD doc json");
+    scene.run(
+        r#"INSERT INTO public.{} VALUES (1, null, 12345678901234567890.10, '{"b": 1.0, "a": "\u0000"}')"#,
+    );
+    scene.receiver.wait_for_answers(1, secs(10));
+    let body = scene.receiver.requests()[0].text();
+    assert!(body.contains(r#""amount":12345678901234567890.10"#), "{body}");
+    assert!(body.contains(r#"{"b": 1.0, "a": "\u0000"}"#), "{body}");
+}
+
+#[test]
+fn an_update_without_a_change_captures_nothing() {
+    let mut scene = Scene::accepting("capture_no_op");
+    scene.insert([1]);
+    scene.run("UPDATE public.{} SET note = note");
+    scene.fence(2);
+    assert_eq!(scene.receiver.rows(), [1, 2]);
+    assert_eq!(scene.number("SELECT count(*) FROM webhook.events WHERE type = '{}.updated'"), 0);
+}
+
+#[test]
+fn nothing_is_sent_after_rollback() {
+    let mut scene = Scene::accepting("capture_rollback");
+    scene.run("BEGIN; INSERT INTO public.{} VALUES (1, 'undone'); ROLLBACK");
+    scene.fence(2);
+    assert_eq!(scene.receiver.rows(), [2]);
+}
+
+#[test]
+fn nothing_is_sent_after_rollback_to_a_savepoint_and_the_rest_is() {
+    let mut scene = Scene::accepting("capture_savepoint");
+    scene.run(
+        "BEGIN;
+         INSERT INTO public.{} VALUES (1, 'kept');
+         SAVEPOINT a;
+         INSERT INTO public.{} VALUES (2, 'undone');
+         ROLLBACK TO a;
+         INSERT INTO public.{} VALUES (3, 'kept');
+         SAVEPOINT b;
+         INSERT INTO public.{} VALUES (4, 'kept');
+         RELEASE b;
+         DO $$ BEGIN
+             INSERT INTO public.{} VALUES (5, 'undone');
+             RAISE 'undo';
+         EXCEPTION WHEN OTHERS THEN NULL;
+         END $$;
+         COMMIT",
+    );
+    scene.fence(6);
+    assert_eq!(scene.receiver.rows(), [1, 3, 4, 6]);
+}
+
+#[test]
+fn nothing_is_sent_when_the_commit_fails() {
+    let mut scene = Scene::accepting("capture_failed_commit");
+    scene.run("ALTER TABLE public.{} ADD parent bigint REFERENCES public.{} DEFERRABLE INITIALLY DEFERRED");
+    let sql = scene.sql("INSERT INTO public.{} VALUES (1, 'an orphan', 99)");
+    let error = scene.client.batch_execute(&sql).expect_err("the commit fails");
+    assert_eq!(error.code().map(|c| c.code()), Some("23503"));
+    scene.run("INSERT INTO public.{} VALUES (2, 'fence', null)");
+    scene.receiver.wait_for_rows([2], secs(10));
+    assert_eq!(scene.receiver.rows(), [2]);
+}

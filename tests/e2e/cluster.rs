@@ -1,0 +1,329 @@
+//! A private PostgreSQL cluster: made for a test, gone after it, however the test ends.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock};
+
+use postgres::{Client, NoTls};
+
+use crate::os::{as_owner, guard, kill, run};
+use crate::wait::{secs, wait_until};
+
+/// Own clusters that run at once, beside the shared one.
+const OWN_CLUSTERS: usize = 2;
+
+/// How the server is stopped, in the words of `pg_ctl stop`.
+#[derive(Debug, Clone, Copy)]
+pub enum Stop {
+    /// Sessions are ended, then a checkpoint: an orderly end.
+    Fast,
+    /// No checkpoint, nothing is flushed: what a power failure leaves.
+    Immediate,
+}
+
+type Environment = Vec<(String, String)>;
+
+/// A running cluster. It listens on a Unix socket in its own directory only, so no two can collide.
+pub struct Cluster {
+    bin: PathBuf,
+    home: PathBuf,
+    environment: Environment,
+    crash_expected: AtomicBool,
+    server: Mutex<Option<Child>>,
+    guardian: Child,
+    _slot: Option<Slot>,
+}
+
+impl Cluster {
+    /// Starts a cluster with the extension preloaded and created in database `postgres`, with these lines of
+    /// postgresql.conf on top. Waits for a free slot.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::with_extension(settings, Vec::new(), Some(Slot::take()))
+    }
+
+    /// The same with these variables in the environment of the server.
+    pub fn start_with_environment(environment: &[(&str, &str)]) -> Self {
+        let owned = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self::with_extension(&[], owned.collect(), Some(Slot::take()))
+    }
+
+    /// Starts a cluster that knows nothing of the extension.
+    pub fn plain() -> Self {
+        Self::launch(&[], Vec::new(), Some(Slot::take()))
+    }
+
+    /// The cluster shared by all tests that do not hurt it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| Self::with_extension(&[], Vec::new(), None))
+    }
+
+    fn with_extension(settings: &[(&str, &str)], environment: Environment, slot: Option<Slot>) -> Self {
+        let mut all = vec![
+            ("shared_preload_libraries", "webhook_pg"),
+            ("webhook_pg.databases", "postgres"),
+            ("webhook_pg.allow_http", "on"),
+            ("webhook_pg.egress_allow", "127.0.0.0/8"),
+        ];
+        all.extend_from_slice(settings);
+        let cluster = Self::launch(&all, environment, slot);
+        cluster.connect().batch_execute("CREATE EXTENSION webhook_pg").expect("create the extension");
+        cluster
+    }
+
+    fn launch(settings: &[(&str, &str)], environment: Environment, slot: Option<Slot>) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let home = std::env::temp_dir().join(format!("webhook_pg-e2e-{}-{number}", std::process::id()));
+        let bin = server_bin();
+        run(as_owner("mkdir").arg("-m").arg("0755").arg(&home));
+        let guardian = guard(&bin, &home);
+        let cluster = Self {
+            bin,
+            home,
+            environment,
+            crash_expected: AtomicBool::new(false),
+            server: Mutex::new(None),
+            guardian,
+            _slot: slot,
+        };
+        run(as_owner("cp").arg("-a").arg(fresh_data(&cluster.bin)).arg(cluster.data()));
+        cluster.configure(settings);
+        cluster.start_server();
+        cluster
+    }
+
+    /// Appends to postgresql.conf; the last line for a name wins.
+    fn configure(&self, settings: &[(&str, &str)]) {
+        let home = self.home.to_str().expect("a temporary directory with a UTF-8 name");
+        let base = [
+            ("listen_addresses", ""),
+            ("unix_socket_directories", home),
+            ("shared_buffers", "16MB"),
+            ("max_connections", "60"),
+            ("max_prepared_transactions", "20"),
+            ("log_line_prefix", "%m [%p] %b "),
+        ];
+        let mut conf = String::new();
+        for (name, value) in base.iter().chain(settings) {
+            conf.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        }
+        let path = self.data().join("postgresql.conf");
+        let mut file = OpenOptions::new().append(true).open(path).expect("open postgresql.conf");
+        file.write_all(conf.as_bytes()).expect("write postgresql.conf");
+    }
+
+    /// Starts the server and waits until it accepts connections.
+    pub fn start_server(&self) {
+        let log = OpenOptions::new().create(true).append(true).open(self.home.join("log")).expect("the log");
+        let mut postgres = self.program("postgres");
+        postgres.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // A process group of its own: an interrupt at the terminal ends the tests, and they end it.
+        postgres.process_group(0).stdout(log.try_clone().expect("the log")).stderr(log);
+        let mut server = self.server.lock().expect("the server");
+        if let Some(mut killed) = server.take() {
+            killed.wait().expect("reap the server");
+        }
+        let server = server.insert(postgres.spawn().expect("start postgres"));
+        wait_until("the server accepts connections", secs(60), || {
+            if let Ok(Some(status)) = server.try_wait() {
+                panic!("the server does not start ({status}):\n{}", self.log());
+            }
+            self.try_connect().map(drop).map_err(|e| e.to_string())
+        });
+    }
+
+    /// Stops the server and waits until it is gone.
+    pub fn stop_server(&self, how: Stop) {
+        let signal = match how {
+            Stop::Fast => "INT",
+            Stop::Immediate => "QUIT",
+        };
+        let mut server = self.server.lock().expect("the server");
+        let mut process = server.take().expect("a server that runs");
+        kill(signal, process.id());
+        wait_until("the server is gone", secs(60), || match process.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+
+    /// Stops and starts the server.
+    pub fn restart_server(&self, how: Stop) {
+        self.stop_server(how);
+        self.start_server();
+    }
+
+    /// Changes a setting of the running server for every session.
+    pub fn set(&self, name: &str, value: &str) {
+        let mut client = self.connect();
+        let value = value.replace('\'', "''");
+        client.batch_execute(&format!("ALTER SYSTEM SET {name} = '{value}'")).expect("ALTER SYSTEM");
+        client.batch_execute("SELECT pg_catalog.pg_reload_conf()").expect("reload");
+    }
+
+    /// A session of the superuser in database `postgres`.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        self.try_connect().expect("connect")
+    }
+
+    /// The same, for a server that may be down.
+    pub fn try_connect(&self) -> Result<Client, postgres::Error> {
+        Client::connect(&format!("host={} user=postgres dbname=postgres", self.home.display()), NoTls)
+    }
+
+    /// Where its socket is.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// A file that the server can read.
+    pub fn write_file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.home.join(name);
+        fs::write(&path, content).expect("write a file for the server");
+        path
+    }
+
+    /// Process id of the postmaster.
+    pub fn postmaster(&self) -> u32 {
+        self.server.lock().expect("the server").as_ref().expect("a server that runs").id()
+    }
+
+    /// Process id of the worker of database `postgres`; waits until there is one.
+    #[track_caller]
+    pub fn worker(&self) -> u32 {
+        let mut client = self.connect();
+        wait_until("a worker shows in pg_stat_activity", secs(20), || {
+            let query = "SELECT pid FROM pg_catalog.pg_stat_activity
+                          WHERE backend_type = 'webhook_pg worker' AND datname = 'postgres'";
+            let rows = client.query(query, &[]).map_err(|e| e.to_string())?;
+            match rows.as_slice() {
+                [row] => Ok(row.get::<_, i32>(0).unsigned_abs()),
+                _ => Err(format!("{} workers", rows.len())),
+            }
+        })
+    }
+
+    /// A program of this PostgreSQL, run as the owner of the cluster, with PGDATA set.
+    fn program(&self, name: &str) -> Command {
+        let mut command = as_owner(self.bin.join(name));
+        command.env("PGDATA", self.data()).current_dir(&self.home);
+        command
+    }
+
+    /// The records between two places in the WAL, as text for people.
+    pub fn wal_records(&self, from: &str, to: &str) -> String {
+        let mut pg_waldump = self.program("pg_waldump");
+        let output =
+            pg_waldump.arg("-p").arg(self.data().join("pg_wal")).args(["-s", from, "-e", to]).output();
+        output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
+    }
+
+    /// The server log so far.
+    pub fn log(&self) -> String {
+        fs::read(self.home.join("log")).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+    }
+
+    /// From now on the log may say that a process was killed.
+    pub fn expect_crash(&self) {
+        self.crash_expected.store(true, Ordering::Relaxed);
+    }
+
+    /// Lines of the log that speak of a panic, or of a crash that no test caused.
+    fn complaints(&self) -> String {
+        let crash_expected = self.crash_expected.load(Ordering::Relaxed);
+        let bad = |line: &&str| {
+            line.contains(" PANIC: ")
+                || line.contains("panicked")
+                || (line.contains("was terminated by signal") && !crash_expected)
+        };
+        self.log().lines().filter(bad).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Fails the test when the log has such lines.
+    #[track_caller]
+    pub fn assert_calm(&self) {
+        let complaints = self.complaints();
+        assert!(complaints.is_empty(), "the server log complains:\n{complaints}");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "last lines of the server log:\n{}",
+                lines[lines.len().saturating_sub(60)..].join("\n")
+            );
+        }
+        if let Ok(Some(mut server)) = self.server.lock().map(|mut server| server.take()) {
+            if server.try_wait().is_ok_and(|ended| ended.is_none()) {
+                kill("QUIT", server.id());
+            }
+            let _ = server.wait();
+        }
+        let complaints = self.complaints();
+        drop(self.guardian.stdin.take());
+        let _ = self.guardian.wait();
+        assert!(failed || complaints.is_empty(), "the server log complains:\n{complaints}");
+    }
+}
+
+/// A data directory fresh from initdb, made once: copying it is a matter of milliseconds.
+fn fresh_data(bin: &Path) -> PathBuf {
+    static FRESH: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (home, _) = FRESH.get_or_init(|| {
+        let home = std::env::temp_dir().join(format!("webhook_pg-e2e-{}-fresh", std::process::id()));
+        run(as_owner("mkdir").arg("-m").arg("0755").arg(&home));
+        let guardian = guard(bin, &home);
+        let options = ["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D"];
+        run(as_owner(bin.join("initdb")).args(options).arg(home.join("data")).current_dir(&home));
+        (home, guardian)
+    });
+    home.join("data")
+}
+
+/// The bin directory of the PostgreSQL under test.
+pub fn server_bin() -> PathBuf {
+    if let Some(bin) = std::env::var_os("WEBHOOK_PG_BIN") {
+        return bin.into();
+    }
+    let output = Command::new("pg_config").arg("--bindir").output().expect("WEBHOOK_PG_BIN or pg_config");
+    String::from_utf8_lossy(&output.stdout).trim().into()
+}
+
+/// Leave to run an own cluster.
+struct Slot;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Slot {
+    fn take() -> Self {
+        let taken = TAKEN.lock().expect("slots");
+        let mut taken = FREED.wait_while(taken, |taken| *taken >= OWN_CLUSTERS).expect("slots");
+        *taken += 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Ok(mut taken) = TAKEN.lock() {
+            *taken -= 1;
+        }
+        FREED.notify_one();
+    }
+}

@@ -1,0 +1,152 @@
+//! Crashes under load: nothing is lost, and no more is repeated than was in flight.
+
+use crate::cluster::{Cluster, Stop};
+use crate::os::{children, kill, wait_until_gone};
+use crate::scene::Scene;
+use crate::wait::{holds, millis, secs, wait_until};
+use crate::wire::Reply;
+use crate::writers::Writers;
+
+/// `webhook_pg.max_in_flight`: what a crash may repeat.
+const IN_FLIGHT: usize = 64;
+
+/// A receiver that takes its time, so that requests are in flight whenever something happens.
+fn slow_scene<'c>(cluster: &'c Cluster, name: &str) -> Scene<'c> {
+    Scene::new(cluster, name, ", max_in_flight => 64", |_, _| Reply::ok().after(millis(20)))
+}
+
+/// Waits until so many more requests were answered: the worker is at work.
+#[track_caller]
+fn wait_for_more_deliveries(scene: &Scene<'_>, n: usize, deadline: std::time::Duration) {
+    let before = scene.receiver.accepted().len();
+    wait_until(&format!("{n} more rows are delivered"), deadline, || {
+        let now = scene.receiver.accepted().len();
+        holds(now >= before + n, || format!("{} more", now - before))
+    });
+}
+
+/// Every acknowledged row is there and delivered, nothing else was sent, and repeats stay below the limit.
+#[track_caller]
+fn assert_balanced(scene: &mut Scene<'_>, writers: Writers, crashes: usize) {
+    let acknowledged = writers.stop();
+    scene.wait_until_drained(secs(60));
+    scene.fence(1_000_000_000);
+    let ledger = scene.ledger();
+    let vanished: Vec<_> = acknowledged.difference(&ledger.committed).collect();
+    assert!(vanished.is_empty(), "acknowledged rows are gone: {vanished:?}");
+    assert!(ledger.lost.is_empty(), "lost: {:?}", ledger.lost);
+    assert!(ledger.ghosts.is_empty(), "ghosts: {:?}", ledger.ghosts);
+    let limit = crashes * IN_FLIGHT;
+    assert!(ledger.duplicates <= limit, "{} duplicates, {limit} allowed", ledger.duplicates);
+    scene.receiver.assert_all_signed();
+}
+
+#[test]
+fn an_immediate_stop_under_load_loses_nothing_and_repeats_at_most_what_was_in_flight() {
+    let cluster = Cluster::start(&[]);
+    let mut scene = slow_scene(&cluster, "crash_stop");
+    let writers = Writers::start(&scene, 4, "", millis(2));
+    wait_for_more_deliveries(&scene, 200, secs(30));
+    cluster.restart_server(Stop::Immediate);
+    scene.reconnect();
+    wait_for_more_deliveries(&scene, 200, secs(30));
+    assert_balanced(&mut scene, writers, 1);
+}
+
+#[test]
+fn a_fast_stop_under_load_loses_nothing() {
+    let cluster = Cluster::start(&[]);
+    let mut scene = slow_scene(&cluster, "crash_fast");
+    let writers = Writers::start(&scene, 4, "", millis(2));
+    wait_for_more_deliveries(&scene, 200, secs(30));
+    cluster.restart_server(Stop::Fast);
+    scene.reconnect();
+    wait_for_more_deliveries(&scene, 200, secs(30));
+    assert_balanced(&mut scene, writers, 1);
+}
+
+#[test]
+fn a_terminated_worker_returns_within_3_seconds_and_loses_nothing() {
+    const ROUNDS: usize = 5;
+    let cluster = Cluster::start(&[]);
+    let mut scene = slow_scene(&cluster, "crash_terminated");
+    let writers = Writers::start(&scene, 2, "", millis(4));
+    wait_for_more_deliveries(&scene, 100, secs(30));
+    for _ in 0..ROUNDS {
+        let worker = i32::try_from(cluster.worker()).unwrap();
+        let query = "SELECT pg_catalog.pg_terminate_backend($1, 5000)";
+        let ended: bool = scene.client.query_one(query, &[&worker]).unwrap().get(0);
+        assert!(ended, "the worker did not end");
+        // More than can have been on its way when the worker ended.
+        wait_for_more_deliveries(&scene, IN_FLIGHT + 1, secs(3));
+        assert_ne!(i32::try_from(cluster.worker()).unwrap(), worker);
+    }
+    assert_balanced(&mut scene, writers, ROUNDS);
+    let recoveries = cluster.log().matches("all server processes terminated; reinitializing").count();
+    assert_eq!(recoveries, 0, "ending the worker restarted the server");
+}
+
+#[test]
+fn a_worker_killed_under_load_recovers_and_loses_nothing() {
+    const ROUNDS: usize = 3;
+    let cluster = Cluster::start(&[]);
+    cluster.expect_crash();
+    let mut scene = slow_scene(&cluster, "crash_killed");
+    let writers = Writers::start(&scene, 4, "", millis(2));
+    wait_for_more_deliveries(&scene, 100, secs(30));
+    for _ in 0..ROUNDS {
+        kill("KILL", cluster.worker());
+        wait_until("the server is back", secs(20), || match cluster.try_connect() {
+            Ok(client) => {
+                scene.client = client;
+                holds(scene.client.batch_execute("SELECT 1").is_ok(), || "a broken session".into())
+            }
+            Err(e) => Err(e.to_string()),
+        });
+        wait_for_more_deliveries(&scene, 100, secs(20));
+    }
+    scene.reconnect();
+    assert_balanced(&mut scene, writers, ROUNDS);
+    let recoveries = cluster.log().matches("all server processes terminated; reinitializing").count();
+    assert_eq!(recoveries, ROUNDS, "crash recoveries");
+}
+
+#[test]
+fn a_killed_postmaster_takes_its_children_along_and_the_server_starts_again() {
+    let cluster = Cluster::start(&[]);
+    cluster.expect_crash();
+    let options = ", timeout => '60 s', max_in_flight => 64";
+    let mut scene = Scene::new(&cluster, "crash_postmaster", options, |_, _| Reply::Hang);
+    scene.insert(1..=100);
+    scene.receiver.wait_for_hanging(IN_FLIGHT, secs(20));
+    let postmaster = cluster.postmaster();
+    let mut processes = children(postmaster);
+    assert!(processes.contains(&cluster.worker()), "the worker is no child of the postmaster");
+    processes.push(postmaster);
+    kill("KILL", postmaster);
+    wait_until_gone(&processes, secs(5));
+    cluster.start_server();
+    scene.reconnect();
+    scene.receiver.release();
+    scene.wait_until_drained(secs(30));
+    let ledger = scene.ledger();
+    assert_eq!((ledger.committed.len(), ledger.lost.len(), ledger.ghosts.len()), (100, 0, 0));
+    assert!(ledger.duplicates <= IN_FLIGHT, "{} duplicates", ledger.duplicates);
+}
+
+#[test]
+fn a_writer_that_is_killed_before_its_commit_sends_nothing() {
+    let cluster = Cluster::start(&[]);
+    cluster.expect_crash();
+    let mut scene = Scene::new(&cluster, "crash_writer", "", |_, _| Reply::ok());
+    scene.run("BEGIN; INSERT INTO public.{} VALUES (1, 'never committed')");
+    let backend = scene.number("SELECT pg_catalog.pg_backend_pid()::bigint");
+    kill("KILL", u32::try_from(backend).unwrap());
+    wait_until("the server is back", secs(20), || match cluster.try_connect() {
+        Ok(mut client) => holds(client.batch_execute("SELECT 1").is_ok(), || "a broken session".into()),
+        Err(e) => Err(e.to_string()),
+    });
+    scene.reconnect();
+    scene.fence(2);
+    assert_eq!(scene.receiver.rows(), [2]);
+}

@@ -1,0 +1,147 @@
+//! Where requests may go, and whom the sender trusts.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+
+use crate::cluster::Cluster;
+use crate::receiver::Receiver;
+use crate::scene::{Scene, register};
+use crate::wait::{holds, secs, wait_until};
+use crate::wire::Reply;
+
+/// A certificate authority of our own (PEM), and the configuration of a server for 127.0.0.1 that it vouches for.
+fn authority() -> (String, ServerConfig) {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "test authority");
+    let ca_key = KeyPair::generate().unwrap();
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+
+    let mut server = CertificateParams::default();
+    server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    let server_key = KeyPair::generate().unwrap();
+    let certificate = server.signed_by(&server_key, &issuer).unwrap();
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::Pkcs8(server_key.serialize_der().into()),
+        )
+        .unwrap();
+    (ca_pem, config)
+}
+
+/// Waits until the only delivery is dead and answers its error.
+#[track_caller]
+fn dead_with(scene: &mut Scene<'_>) -> String {
+    scene.wait_for_deliveries("dead", 1);
+    let query = "SELECT last_error FROM webhook.deliveries WHERE endpoint_id = $1";
+    scene.client.query_one(query, &[&scene.endpoint]).unwrap().get::<_, Option<String>>(0).unwrap_or_default()
+}
+
+#[test]
+fn a_receiver_whose_authority_stands_in_ca_file_gets_its_events() {
+    let cluster = Cluster::shared();
+    let (ca, config) = authority();
+    let path = cluster.write_file("ca.pem", &ca);
+    cluster.set("webhook_pg.ca_file", path.to_str().unwrap());
+    let receiver = Receiver::start_tls(config, |_, _| Reply::ok());
+    // The setting may reach the worker after the first attempt.
+    let options = ", max_attempts => 20, attempt_interval => '1 s'";
+    let mut scene = Scene::with_receiver(cluster, "egress_ca", options, receiver);
+    scene.insert(1..=20);
+    scene.wait_until_drained(secs(30));
+    scene.receiver.assert_all_signed();
+}
+
+#[test]
+fn a_receiver_with_an_unknown_authority_gets_nothing() {
+    let (_, config) = authority();
+    let receiver = Receiver::start_tls(config, |_, _| Reply::ok());
+    let mut scene =
+        Scene::with_receiver(Cluster::shared(), "egress_unknown", ", max_attempts => 1", receiver);
+    scene.insert([1]);
+    let error = dead_with(&mut scene);
+    assert!(error.starts_with("tls"), "the error is {error:?}");
+    assert_eq!(scene.receiver.count(), 0);
+}
+
+#[test]
+fn a_name_that_resolves_to_a_closed_address_is_refused() {
+    let canary = Receiver::start(|_, _| Reply::ok());
+    let cluster = Cluster::start(&[("webhook_pg.egress_allow", "")]);
+    let mut scene = Scene::with_receiver(&cluster, "egress_name", ", max_attempts => 1", canary);
+    let port = scene.receiver.url().rsplit_once(':').unwrap().1.to_owned();
+    let url = format!("http://localhost:{port}");
+    scene.client.execute("SELECT webhook_unregister($1)", &[&scene.endpoint]).unwrap();
+    let options = ", max_attempts => 1";
+    scene.endpoint = register(&mut scene.client, "egress_name", &url, "egress_name.*", options).0;
+    scene.insert([1]);
+    let error = dead_with(&mut scene);
+    assert!(error.starts_with("egress"), "the error is {error:?}");
+    assert_eq!(scene.receiver.connections(), 0);
+}
+
+#[test]
+fn tightening_the_policy_acts_on_the_next_send_over_a_pooled_connection_too() {
+    let cluster = Cluster::start(&[]);
+    let mut scene = Scene::new(&cluster, "egress_tight", ", max_attempts => 1", |_, _| Reply::ok());
+    scene.fence(1);
+    cluster.set("webhook_pg.egress_allow", "");
+    // The new value is in force within 2 s; until then a row may still be delivered.
+    let mut id = 1;
+    wait_until("a row is refused", secs(10), || {
+        id += 1;
+        scene.insert([id]);
+        let query = "SELECT count(*) FROM webhook.deliveries
+                      WHERE endpoint = '{}' AND state = 'dead' AND last_error LIKE 'egress%'";
+        let dead = scene.number(query);
+        holds(dead > 0, || format!("{} rows delivered", scene.receiver.accepted().len()))
+    });
+    let delivered = scene.receiver.count();
+    scene.insert([id + 1]);
+    wait_until("all later rows are refused", secs(10), || {
+        let pending = i64::try_from(scene.receiver.count()).unwrap()
+            + scene
+                .number("SELECT count(*) FROM webhook.deliveries WHERE endpoint = '{}' AND state = 'dead'");
+        holds(pending == id + 1, || format!("{pending} of {} rows ended", id + 1))
+    });
+    assert_eq!(scene.receiver.count(), delivered, "a row was sent after the policy closed the address");
+}
+
+#[test]
+fn an_http_url_is_refused_unless_allow_http_is_on() {
+    let cluster = Cluster::start(&[("webhook_pg.allow_http", "off")]);
+    let mut client = cluster.connect();
+    let query = "SELECT webhook_register(url => 'http://127.0.0.1:9/hook', name => 'plain')";
+    let error = client.batch_execute(query).expect_err("http is not allowed");
+    let error = error.as_db_error().expect("an error of the server");
+    assert!(["22023", "42501"].contains(&error.code().code()), "{error:?}");
+    assert!(
+        error.hint().unwrap_or_default().contains("allow_http"),
+        "the hint does not say what to do: {error:?}"
+    );
+    let left: i64 = client.query_one("SELECT count(*) FROM webhook.endpoints", &[]).unwrap().get(0);
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_proxy_in_the_environment_of_the_server_is_not_used() {
+    let canary = Receiver::start(|_, _| Reply::ok());
+    let proxy = canary.url();
+    let names = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+    let environment: Vec<(&str, &str)> = names.into_iter().map(|name| (name, proxy.as_str())).collect();
+    let cluster = Cluster::start_with_environment(&environment);
+    let mut scene = Scene::new(&cluster, "egress_proxy", "", |_, _| Reply::ok());
+    scene.fence(1);
+    assert_eq!(canary.connections(), 0);
+}

@@ -1,0 +1,150 @@
+//! Wrong input: the right SQLSTATE, a message of one line, the value in DETAIL, advice in HINT; and nothing changes.
+
+use postgres::error::DbError;
+
+use crate::cluster::Cluster;
+use crate::scene::Scene;
+
+/// The error of a statement that must fail.
+#[track_caller]
+fn refused(sql: &str) -> DbError {
+    let error = Cluster::shared().connect().batch_execute(sql).expect_err(sql);
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone();
+    assert!(!error.message().contains('\n'), "{sql}: the message has more than one line: {error:?}");
+    error
+}
+
+/// Also checks that DETAIL shows the offending value and that there is a HINT.
+#[track_caller]
+fn assert_refused(sql: &str, code: &str, value: &str) {
+    let error = refused(sql);
+    assert_eq!(error.code().code(), code, "{sql}: {error:?}");
+    let detail = error.detail().unwrap_or_default();
+    assert!(detail.contains(value), "{sql}: {value:?} is not in the DETAIL {detail:?}");
+    assert!(error.hint().is_some(), "{sql}: no HINT: {error:?}");
+}
+
+#[test]
+fn a_bad_url_is_refused() {
+    for url in
+        ["not a url", "ftp://example.org/", "https://", "https://a:b@example.org/", "https://example.org/#x"]
+    {
+        let error = refused(&format!("SELECT webhook_register('{url}')"));
+        assert_eq!(error.code().code(), "22023", "{url}: {error:?}");
+        assert!(error.detail().is_some() || error.hint().is_some(), "{url}: {error:?}");
+    }
+}
+
+#[test]
+fn a_bad_event_pattern_is_refused() {
+    assert_refused(
+        "SELECT webhook_register('https://example.org/', '{con*.created}')",
+        "22023",
+        "con*.created",
+    );
+}
+
+#[test]
+fn a_bad_secret_is_refused_and_not_repeated() {
+    let error = refused("SELECT webhook_register('https://example.org/', secret => 'hunter2')");
+    assert_eq!(error.code().code(), "22023");
+    assert!(!format!("{error:?}").contains("hunter2"), "the error shows the secret: {error:?}");
+}
+
+#[test]
+fn a_value_of_a_later_version_is_not_supported_yet() {
+    for option in
+        ["format => 'postback'", "signature => 'ed25519'", "ordering => 'strict'", "encoding => 'xml'"]
+    {
+        let error = refused(&format!("SELECT webhook_register('https://example.org/', {option})"));
+        assert_eq!(error.code().code(), "0A000", "{option}: {error:?}");
+    }
+}
+
+#[test]
+fn a_value_of_no_version_is_refused() {
+    assert_refused("SELECT webhook_register('https://example.org/', method => 'BREW')", "22023", "BREW");
+    assert_refused("SELECT webhook_register('https://example.org/', format => 'morse')", "22023", "morse");
+    assert_refused("SELECT webhook_register('https://example.org/', max_attempts => 0)", "22023", "0");
+}
+
+#[test]
+fn schedule_and_interval_together_are_refused() {
+    let options = "attempt_interval => '1 s', retry_schedule => '{1 s}'";
+    let error = refused(&format!("SELECT webhook_register('https://example.org/', {options})"));
+    assert_eq!(error.code().code(), "22023", "{error:?}");
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused() {
+    let _scene = Scene::accepting("errors_taken");
+    assert_refused(
+        "SELECT webhook_register('https://example.org/', name => 'errors_taken')",
+        "42710",
+        "errors_taken",
+    );
+}
+
+#[test]
+fn a_refused_update_changes_nothing() {
+    let mut scene = Scene::accepting("errors_update");
+    let before: String = snapshot(&mut scene);
+    for (changes, value) in [
+        (r#"{"max_attempts": 3, "retries": 5}"#, "retries"),
+        (r#"{"max_attempts": 3, "method": "BREW"}"#, "BREW"),
+        (r#"{"max_attempts": 3, "url": "nowhere"}"#, "nowhere"),
+    ] {
+        assert_refused(&format!("SELECT webhook_update({}, '{changes}')", scene.endpoint), "22023", value);
+    }
+    assert_eq!(snapshot(&mut scene), before);
+}
+
+#[test]
+fn an_update_changes_what_it_names() {
+    let mut scene = Scene::accepting("errors_updated");
+    let (endpoint, changes) = (scene.endpoint, r#"{"max_attempts": 7, "name": "errors_renamed"}"#);
+    scene.run(&format!("SELECT webhook_update({endpoint}, '{changes}')"));
+    let query = format!(
+        "SELECT count(*) FROM webhook.endpoints WHERE id = {endpoint} AND max_attempts = 7 AND name = 'errors_renamed'"
+    );
+    assert_eq!(scene.number(&query), 1);
+    scene.fence(1);
+}
+
+fn snapshot(scene: &mut Scene<'_>) -> String {
+    let query = "SELECT e::text FROM webhook.endpoints e WHERE id = $1";
+    scene.client.query_one(query, &[&scene.endpoint]).unwrap().get(0)
+}
+
+#[test]
+fn an_endpoint_that_does_not_exist_is_refused() {
+    for function in ["webhook_pause", "webhook_resume", "webhook_unregister", "webhook_test"] {
+        assert_refused(&format!("SELECT {function}(987654321)"), "42704", "987654321");
+    }
+}
+
+#[test]
+fn what_cannot_be_attached_is_refused() {
+    let mut scene = Scene::accepting("errors_attach");
+    scene.run("CREATE VIEW public.errors_attach_view AS SELECT 1 AS id");
+    let view = refused("SELECT webhook_attach('public.errors_attach_view')");
+    let own = refused("SELECT webhook_attach('webhook.outbox')");
+    let catalog = refused("SELECT webhook_attach('pg_catalog.pg_class')");
+    scene.run("DROP VIEW public.errors_attach_view");
+    assert_eq!(view.code().code(), "42809", "{view:?}");
+    for error in [own, catalog] {
+        assert!(["42809", "42501"].contains(&error.code().code()), "{error:?}");
+    }
+}
+
+#[test]
+fn a_column_that_does_not_exist_is_refused() {
+    let _scene = Scene::accepting("errors_column");
+    for argument in ["columns", "exclude", "watch", "key"] {
+        assert_refused(
+            &format!("SELECT webhook_attach('public.errors_column', {argument} => '{{absent}}')"),
+            "42703",
+            "absent",
+        );
+    }
+}

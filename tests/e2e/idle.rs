@@ -1,0 +1,64 @@
+//! What the worker costs when there is nothing to do.
+
+use std::time::Duration;
+
+use postgres::Client;
+
+use crate::cluster::Cluster;
+use crate::scene::Scene;
+use crate::wait::{holds, secs, wait_until};
+use crate::wire::Reply;
+
+/// Seconds of the default `poll_interval`.
+const POLL: u64 = 5;
+
+/// How long it is watched. `WEBHOOK_E2E_IDLE_SECONDS` shortens it while one works on the tests.
+fn watched() -> u64 {
+    std::env::var("WEBHOOK_E2E_IDLE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(60)
+}
+
+/// End of the WAL, next transaction id, transactions so far.
+fn footprint(client: &mut Client) -> (String, String, i64) {
+    let query = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text,
+                        pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text,
+                        xact_commit + xact_rollback
+                   FROM pg_catalog.pg_stat_database WHERE datname = 'postgres'";
+    let row = client.query_one(query, &[]).expect("the footprint");
+    (row.get(0), row.get(1), row.get(2))
+}
+
+#[test]
+fn an_idle_worker_takes_no_transaction_id_and_writes_no_wal() {
+    // Whatever else writes WAL by itself is off: autovacuum, timed checkpoints, and the background writer's notes
+    // for standbys, which wal_level = minimal spares.
+    let cluster = Cluster::start(&[
+        ("autovacuum", "off"),
+        ("checkpoint_timeout", "1h"),
+        ("wal_level", "minimal"),
+        ("max_wal_senders", "0"),
+    ]);
+    let mut scene = Scene::new(&cluster, "idle_worker", "", |_, _| Reply::ok());
+    scene.insert(1..=50);
+    scene.wait_until_drained(secs(20));
+    let mut client = cluster.connect();
+    // Else a later read could prune what the deliveries left behind, which writes WAL.
+    client.batch_execute("VACUUM").unwrap();
+    client.batch_execute("CHECKPOINT").unwrap();
+    wait_until("it is quiet for two polls", secs(60), || {
+        let before = footprint(&mut client);
+        std::thread::sleep(secs(2 * POLL));
+        let after = footprint(&mut client);
+        holds((&before.0, &before.1) == (&after.0, &after.1), || format!("{before:?} became {after:?}"))
+    });
+    let before = footprint(&mut client);
+    let seconds = watched();
+    std::thread::sleep(Duration::from_secs(seconds));
+    let after = footprint(&mut client);
+    assert_eq!(before.1, after.1, "the next transaction id moved");
+    assert_eq!(before.0, after.0, "WAL was written:\n{}", cluster.wal_records(&before.0, &after.0));
+    let transactions = after.2 - before.2;
+    let limit = i64::try_from(2 * (seconds / POLL + 2)).unwrap();
+    assert!(transactions <= limit, "{transactions} transactions in {seconds} s without anything to do");
+    // It was idle, not dead.
+    scene.fence(51);
+}

@@ -1,0 +1,1 @@
+-- Every ```sql block of README.md stands here word for word and in order; a test of tests/e2e compares.
