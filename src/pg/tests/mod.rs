@@ -1,5 +1,6 @@
 //! In-server tests of the SQL functions: one promise each. Every test runs in a transaction that is rolled back.
 
+mod capture;
 mod endpoints;
 mod events;
 mod privileges;
