@@ -78,6 +78,16 @@ impl Function {
         }
     }
 
+    /// Whether it is the output function of text under another name, as for citext.
+    ///
+    /// # Safety
+    /// `context` is as for [`new`](Self::new).
+    unsafe fn is_text(&self, context: pg_sys::MemoryContext) -> bool {
+        // SAFETY: the caller's promise.
+        let text = unsafe { Self::new(pg_sys::Oid::from(pg_sys::F_TEXTOUT), context) };
+        self.0.fn_addr.map(|f| f as usize) == text.0.fn_addr.map(|f| f as usize)
+    }
+
     /// Calls an output function.
     ///
     /// # Safety
@@ -169,7 +179,7 @@ impl Writer {
             pg_sys::INT2OID => Self::Int2,
             pg_sys::INT4OID => Self::Int4,
             pg_sys::INT8OID => Self::Int8,
-            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::XMLOID => Self::Text,
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Self::Text,
             pg_sys::NAMEOID => Self::Name,
             pg_sys::UUIDOID => Self::Uuid,
             pg_sys::BYTEAOID => Self::Bytea,
@@ -187,16 +197,17 @@ impl Writer {
                     element => base_type(element),
                 };
                 let plain = is_plain(element);
-                let writer = if element != oid {
+                // Only casts run code that is not C; a composite may hold a value of such a type.
+                let foreign = pg_sys::type_is_rowtype(element) || has_json_cast(element);
+                let writer = if foreign || element != oid {
                     Self::ToJson(Function::to_json(oid, context), !plain)
-                } else if pg_sys::type_is_rowtype(oid) || has_json_cast(oid) {
-                    Self::ToJson(Function::to_json(oid, context), true)
                 } else if plain {
                     Self::Output(output())
                 } else {
-                    Self::Pinned(output())
+                    let output = output();
+                    if output.is_text(context) { Self::Text } else { Self::Pinned(output) }
                 };
-                if plain || is_built_in(element) { writer } else { Self::Foreign(Box::new(writer)) }
+                if foreign { Self::Foreign(Box::new(writer)) } else { writer }
             },
         }
     }
