@@ -10,17 +10,17 @@
 //! and chance are arguments. `engine` decides, `http` owns sockets and threads, `pg` is the only user of pgrx.
 //! `docs/architecture.md` argues the design; `tests/architecture.rs` holds the walls.
 
-pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod secret;
+pub mod endpoint;
 pub mod settings;
 
-pub mod outcome;
 pub mod position;
 pub mod request;
-pub mod retry;
 pub mod signature;
+pub mod outcome;
+pub mod retry;
 
 pub mod engine;
 pub mod http;

@@ -67,19 +67,9 @@ impl Default for Settings {
             max_in_flight: 64,
             endpoint_max_in_flight: 8,
             request_timeout: Duration::from_secs(15),
-            retry_schedule: [
-                5,
-                5 * MINUTE,
-                30 * MINUTE,
-                2 * HOUR,
-                5 * HOUR,
-                10 * HOUR,
-                14 * HOUR,
-                20 * HOUR,
-                24 * HOUR,
-            ]
-            .map(Duration::from_secs)
-            .to_vec(),
+            retry_schedule: [5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR]
+                .map(Duration::from_secs)
+                .to_vec(),
             poll_interval: Duration::from_secs(5),
             log_attempts: LogAttempts::All,
             egress: Egress::default(),
