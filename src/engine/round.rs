@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::feed::{self, Desk};
 use super::lane::{Feed, Lane, Origin, Task};
+use super::limits::Limits;
 use super::reader::Reader;
 use super::store::{Ledger, Settled, Store};
 use super::{Completion, Job, Transport};
@@ -29,6 +30,25 @@ pub struct Turn {
     pub poll: bool,
 }
 
+/// What a dispatcher holds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// New events that wait in lanes.
+    pub waiting: usize,
+    /// New events that wait in the fullest lane.
+    pub longest_queue: usize,
+    /// Entries of the largest window.
+    pub unsettled: usize,
+    /// Bytes of the events in the head's window.
+    pub head_bytes: usize,
+    /// Events that would be fetched at a time.
+    pub chunk: usize,
+    /// Lanes that the head feeds.
+    pub following: usize,
+    /// Lanes.
+    pub lanes: usize,
+}
+
 /// A request in flight.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -42,6 +62,7 @@ pub struct Dispatcher<S, T> {
     store: S,
     transport: T,
     settings: Settings,
+    limits: Limits,
     chance: Box<dyn FnMut() -> f64>,
     head: Reader,
     saved_head: Position,
@@ -80,6 +101,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             store,
             transport,
             settings: settings.clone(),
+            limits: Limits::default(),
             chance,
             head: Reader::at(saved_head.clone()),
             saved_head,
@@ -91,12 +113,18 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             landed: Vec::new(),
             write_after: Timestamp::MIN,
             turn_of: 0,
-            chunk: feed::FIRST_CHUNK,
+            chunk: Limits::default().first_chunk,
             unfinished: false,
             trouble: None,
         };
         dispatcher.configure(settings);
         Ok(dispatcher)
+    }
+
+    /// The same dispatcher with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, chunk: limits.first_chunk, ..self }
     }
 
     /// Puts new settings in force.
@@ -109,6 +137,20 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.flights.len()
+    }
+
+    /// What is held in memory.
+    pub fn load(&self) -> Load {
+        let readers = || self.lanes.values().filter_map(|lane| lane.reader.as_ref()).chain([&self.head]);
+        Load {
+            waiting: self.lanes.values().map(|lane| lane.queue.len()).sum(),
+            longest_queue: self.lanes.values().map(|lane| lane.queue.len()).max().unwrap_or(0),
+            unsettled: readers().map(|reader| reader.window.len()).max().unwrap_or(0),
+            head_bytes: self.head.window.bytes(),
+            chunk: self.chunk,
+            following: self.lanes.values().filter(|lane| lane.follows()).count(),
+            lanes: self.lanes.len(),
+        }
     }
 
     /// A failed write since the last question, for the log.
@@ -269,6 +311,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         // The store lends its transaction to the closure, which needs the rest of `self`.
         let mut desk = Desk {
             settings: &self.settings,
+            limits: self.limits,
             head: &mut self.head,
             lanes: &mut self.lanes,
             flights: &mut self.flights,
