@@ -68,6 +68,8 @@ pub struct Dispatcher<S, T> {
     saved_head: Position,
     /// A commit may have brought events that no snapshot of the head sees yet.
     fresh: bool,
+    /// Endpoints changed, and have not been read since.
+    endpoints_changed: bool,
     lanes: BTreeMap<i64, Lane>,
     flights: HashMap<u64, Flight>,
     next_ticket: u64,
@@ -106,6 +108,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             head: Reader::at(saved_head.clone()),
             saved_head,
             fresh: true,
+            endpoints_changed: true,
             lanes: BTreeMap::new(),
             flights: HashMap::new(),
             next_ticket: 0,
@@ -165,6 +168,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// flight is sent again.
     pub fn round(&mut self, turn: Turn) -> Result<Duration, S::Error> {
         self.fresh |= turn.woken || turn.poll;
+        // Remembered: while writes fail or sending is off, nothing is read.
+        self.endpoints_changed |= turn.endpoints_changed;
+        let turn = Turn { endpoints_changed: self.endpoints_changed, ..turn };
         self.collect(turn.now);
         if self.write(turn) && self.settings.enabled {
             self.read(turn)?;
@@ -324,6 +330,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 desk.read(db, turn);
                 desk.unfinished
             })?;
+            self.endpoints_changed = false;
         }
         Ok(())
     }
