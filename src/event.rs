@@ -43,7 +43,9 @@ impl Operation {
 
     /// Reads the word back.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Created, Self::Updated, Self::Deleted, Self::Truncated].into_iter().find(|o| o.as_str() == word)
+        [Self::Created, Self::Updated, Self::Deleted, Self::Truncated]
+            .into_iter()
+            .find(|o| o.as_str() == word)
     }
 }
 
@@ -121,7 +123,9 @@ impl Pattern {
         };
         let ok = text.len() <= 200
             && (text == "*"
-                || text.rsplit_once('.').is_some_and(|(resource, action)| word_ok(resource) && word_ok(action)));
+                || text
+                    .rsplit_once('.')
+                    .is_some_and(|(resource, action)| word_ok(resource) && word_ok(action)));
         if !ok {
             return Err(crate::error::Error::invalid("event pattern is not of the form resource.action")
                 .detail(format!("The pattern is {text:?}."))
@@ -135,7 +139,8 @@ impl Pattern {
         if self.0 == "*" || self.0 == event_type {
             return true;
         }
-        let (Some((resource, action)), Some((r, a))) = (self.0.rsplit_once('.'), event_type.rsplit_once('.')) else {
+        let (Some((resource, action)), Some((r, a))) = (self.0.rsplit_once('.'), event_type.rsplit_once('.'))
+        else {
             return false;
         };
         (resource == "*" || resource == r) && (action == "*" || action == a)
@@ -165,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_malformed_pattern_is_refused() {
-        for bad in ["", "contact", ".created", "contact.", "con*.created", "contact. created", "a\n.b", "**"] {
+        for bad in ["", "contact", ".created", "contact.", "con*.created", "contact. created", "a\n.b", "**"]
+        {
             assert!(Pattern::parse(bad).is_err(), "{bad:?} was accepted");
         }
     }
