@@ -1,5 +1,6 @@
 -- The names, parameters and defaults that users and other software rely on. A change here is a change of the contract.
 SET client_min_messages = warning;
+\pset format unaligned
 CREATE EXTENSION IF NOT EXISTS webhook_pg;
 SELECT p.proname AS function, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
   FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
