@@ -240,7 +240,7 @@ impl Desk<'_> {
 
     /// Hands events to every lane that follows the head and wants them.
     fn hand_out(&mut self, db: &mut dyn Reading, places: &[Place], events: Vec<Arc<Event>>) {
-        let settled = if self.head.must_verify() {
+        let settled = if self.head.must_verify(|| db.snapshot()) {
             let followers = || self.lanes.iter().filter(|(_, lane)| lane.follows());
             let pairs: Vec<(i64, Place)> = events
                 .iter()
@@ -317,7 +317,7 @@ impl Desk<'_> {
         let Some(Lane { endpoint, reader: Some(reader), queue, flying, .. }) = self.lanes.get_mut(&id) else {
             return;
         };
-        let settled: HashSet<(i64, Place)> = if reader.must_verify() {
+        let settled: HashSet<(i64, Place)> = if reader.must_verify(|| db.snapshot()) {
             let wanted = events.iter().filter(|event| endpoint.wants(event));
             db.settled(&wanted.map(|event| (id, event.place)).collect::<Vec<_>>()).into_iter().collect()
         } else {

@@ -256,18 +256,20 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     /// Notes which positions have moved.
     fn note_positions(&mut self) {
-        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits.
-        if self.head.has_passed && *self.head.low_water() != self.saved_head {
-            self.ledger.positions.push((0, self.head.low_water().clone()));
-        }
         for (&id, lane) in &self.lanes {
-            match lane.position_to_save() {
+            match lane.position_to_save(&self.head) {
                 Some(position) if lane.saved.as_ref() != Some(position) => {
                     self.ledger.positions.push((id, position.clone()));
                 }
                 None if lane.saved.is_some() => self.ledger.joined.push(id),
                 _ => {}
             }
+        }
+        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits. But who
+        // joins the head relies on its position.
+        let is_news = self.head.has_passed || !self.ledger.joined.is_empty();
+        if is_news && *self.head.low_water() != self.saved_head {
+            self.ledger.positions.push((0, self.head.low_water().clone()));
         }
     }
 
