@@ -95,20 +95,29 @@ impl Desk<'_> {
         let gone: Vec<i64> = self.lanes.keys().copied().filter(|id| !known.contains(id)).collect();
         for id in gone {
             if let Some(mut lane) = self.lanes.remove(&id) {
-                lane.forget_head(self.head);
+                // What it has in flight may find a new lane of the same endpoint when it lands.
+                leave(&mut lane, id, self.head, self.flights, Feed::Stopped);
             }
         }
         for Registered { endpoint, position } in registered {
             let id = endpoint.id;
             let runs = endpoint.state == endpoint::State::Active;
             let endpoint = Arc::new(endpoint);
-            let lane =
-                self.lanes.entry(id).or_insert_with(|| Lane::new(Arc::clone(&endpoint), position.clone()));
+            let flights = &*self.flights;
+            let lane = self.lanes.entry(id).or_insert_with(|| {
+                let mut lane = Lane::new(Arc::clone(&endpoint), position.clone());
+                let own = flights.iter().filter(|(_, flight)| flight.lane == id);
+                lane.flying = own.map(|(&ticket, flight)| (flight.task.event.place, ticket)).collect();
+                lane
+            });
             lane.endpoint = endpoint;
-            // A row that the lane does not know of: the endpoint was made inactive and active again in one go. It did
-            // not stop following the head, and the row goes with the next write.
-            if lane.feed == Feed::Head {
-                lane.saved = position;
+            // Not what was written here: it was made inactive and active again, and starts at the present.
+            if let Some(position) = position.filter(|position| lane.saved.as_ref() != Some(position)) {
+                let feed = if lane.feed == Feed::Stopped { Feed::Stopped } else { Feed::Own };
+                leave(lane, id, self.head, self.flights, feed);
+                lane.retries.clear();
+                lane.reader = Some(Reader::at(position.clone()));
+                lane.saved = Some(position);
             }
             if !runs && lane.feed != Feed::Stopped {
                 leave(lane, id, self.head, self.flights, Feed::Stopped);
@@ -231,7 +240,7 @@ impl Desk<'_> {
 
     /// Hands events to every lane that follows the head and wants them.
     fn hand_out(&mut self, db: &mut dyn Reading, places: &[Place], events: Vec<Arc<Event>>) {
-        let settled = if self.head.must_verify() {
+        let settled = if self.head.must_verify(|| db.snapshot()) {
             let followers = || self.lanes.iter().filter(|(_, lane)| lane.follows());
             let pairs: Vec<(i64, Place)> = events
                 .iter()
@@ -308,7 +317,7 @@ impl Desk<'_> {
         let Some(Lane { endpoint, reader: Some(reader), queue, flying, .. }) = self.lanes.get_mut(&id) else {
             return;
         };
-        let settled: HashSet<(i64, Place)> = if reader.must_verify() {
+        let settled: HashSet<(i64, Place)> = if reader.must_verify(|| db.snapshot()) {
             let wanted = events.iter().filter(|event| endpoint.wants(event));
             db.settled(&wanted.map(|event| (id, event.place)).collect::<Vec<_>>()).into_iter().collect()
         } else {

@@ -17,8 +17,8 @@
 //!   flight is free only after its outcome is written.
 //!
 //! What survives a crash is in the store only: positions never pass an event that is not settled, and what was settled
-//! beyond a position has a delivery row, which a reader looks for until it has finished its second batch (the first
-//! may have been begun before the crash, and the second ends after it).
+//! beyond a position has a delivery row, which a reader looks for until it has consumed all that had been committed when
+//! it started: no reader before it can have come further.
 
 pub mod feed;
 pub mod lane;

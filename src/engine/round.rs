@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::store::{Ledger, Settled, Store};
 use super::{Completion, Job, Transport};
 use crate::event::Timestamp;
-use crate::outcome::{self, Verdict};
+use crate::outcome::{self, State, Verdict};
 use crate::position::Position;
 use crate::settings::Settings;
 
@@ -185,44 +185,42 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let mut completions = Vec::new();
         self.transport.collect(&mut completions);
         for Completion { ticket, attempt } in completions {
-            let Some(flight) = self.flights.get(&ticket) else { continue };
-            let Some(lane) = self.lanes.get_mut(&flight.lane) else {
-                self.flights.remove(&ticket);
+            let Some(Flight { lane: id, task, attempt: number }) = self.flights.remove(&ticket) else {
                 continue;
             };
-            let before = flight.task.row.map_or(0, |row| row.attempts_before);
-            let schedule = lane.endpoint.schedule.as_ref().unwrap_or(&self.settings.retry_schedule);
+            let mut lane = self.lanes.get_mut(&id);
+            let own_schedule = lane.as_ref().and_then(|lane| lane.endpoint.schedule.as_ref());
+            let schedule = own_schedule.unwrap_or(&self.settings.retry_schedule);
+            let before = task.row.map_or(0, |row| row.attempts_before);
             let chance = (self.chance)();
-            let decision = outcome::decide(&attempt.answer, flight.attempt - before, schedule, now, chance);
-            if let Some(until) = decision.hold_until {
+            let mut decision = outcome::decide(&attempt.answer, number - before, schedule, now, chance);
+            if let (Some(lane), Some(until)) = (&mut lane, decision.hold_until) {
                 lane.hold_until = lane.hold_until.max(until);
             }
-            let Some(flight) = self.flights.remove(&ticket) else { continue };
             if outcome::judge(&attempt.answer) == Verdict::OwnFault {
-                // No fault of the receiver's: it waits here, and no attempt is counted.
-                lane.hold_until = lane.hold_until.max(now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
-                lane.flying.remove(&flight.task.event.place);
-                if flight.task.row.is_some() {
-                    lane.retries.push_front(flight.task);
-                } else if flight.task.origin != Origin::Loose {
-                    lane.queue.push_front(flight.task);
+                if let Some(lane) = lane {
+                    land_own_fault(lane, task, now);
                 }
                 continue;
             }
+            if lane.is_none() && task.row.is_none() && decision.state != State::Delivered {
+                // Its endpoint is gone or inactive: nobody will try again.
+                decision.state = State::Dead;
+            }
             if decision.disable {
-                self.ledger.disabled.push((flight.lane, "410 Gone".to_owned()));
+                self.ledger.disabled.push((id, "410 Gone".to_owned()));
             }
             self.ledger.settled.push(Settled {
-                endpoint: flight.lane,
-                place: flight.task.event.place,
-                event: flight.task.event.id,
-                delivery: flight.task.row.map(|row| row.id),
-                attempts: flight.attempt,
+                endpoint: id,
+                place: task.event.place,
+                event: task.event.id,
+                delivery: task.row.map(|row| row.id),
+                attempts: number,
                 state: decision.state,
                 attempt,
                 ended_at: now,
             });
-            self.landed.push((flight.lane, flight.task));
+            self.landed.push((id, task));
         }
     }
 
@@ -239,18 +237,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         }
         self.ledger.positions.clear();
         self.ledger.joined.clear();
-        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits.
-        if self.head.has_passed && *self.head.low_water() != self.saved_head {
-            self.ledger.positions.push((0, self.head.low_water().clone()));
-        }
-        for (&id, lane) in &self.lanes {
-            match lane.position_to_save() {
-                Some(position) if lane.saved.as_ref() != Some(position) => {
-                    self.ledger.positions.push((id, position.clone()));
-                }
-                None if lane.saved.is_some() => self.ledger.joined.push(id),
-                _ => {}
-            }
+        // Not before the change was read: an endpoint that starts anew at the present has a position in the store that must
+        // not be overwritten.
+        if !turn.endpoints_changed {
+            self.note_positions();
         }
         if self.ledger.is_empty() {
             return true;
@@ -264,6 +254,25 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         true
     }
 
+    /// Notes which positions have moved.
+    fn note_positions(&mut self) {
+        for (&id, lane) in &self.lanes {
+            match lane.position_to_save(&self.head) {
+                Some(position) if lane.saved.as_ref() != Some(position) => {
+                    self.ledger.positions.push((id, position.clone()));
+                }
+                None if lane.saved.is_some() => self.ledger.joined.push(id),
+                _ => {}
+            }
+        }
+        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits. But who
+        // joins the head relies on its position.
+        let is_news = self.head.has_passed || !self.ledger.joined.is_empty();
+        if is_news && *self.head.low_water() != self.saved_head {
+            self.ledger.positions.push((0, self.head.low_water().clone()));
+        }
+    }
+
     /// The ledger is durable: slots are free, windows move.
     fn written(&mut self) {
         let ledger = std::mem::take(&mut self.ledger);
@@ -272,7 +281,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             lane.flying.remove(&settled.place);
             let was_pending = settled.delivery.is_some();
             match settled.state {
-                outcome::State::Pending { next_attempt_at } => {
+                State::Pending { next_attempt_at } => {
                     lane.pending += usize::from(!was_pending);
                     lane.next_due =
                         Some(lane.next_due.map_or(next_attempt_at, |due| due.min(next_attempt_at)));
@@ -394,6 +403,17 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let next = timers.flatten().map(|at| until(at, now)).min();
         next.filter(|_| self.settings.enabled)
             .map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
+    }
+}
+
+/// No fault of the receiver's: the event waits in its lane, and no attempt is counted.
+fn land_own_fault(lane: &mut Lane, task: Task, now: Timestamp) {
+    lane.hold_until = lane.hold_until.max(now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
+    lane.flying.remove(&task.event.place);
+    if task.row.is_some() {
+        lane.retries.push_front(task);
+    } else if task.origin != Origin::Loose {
+        lane.queue.push_front(task);
     }
 }
 

@@ -196,15 +196,9 @@ impl Network {
             },
         };
         assert_eq!(job.attempt, attempts + 1, "number of the attempt of {pair:?}");
-        // Outcomes for endpoints that are gone are not awaited.
-        let unwritten =
-            self.unwritten.keys().filter(|(id, _)| database.mode(*id).is_some_and(|m| m != Mode::Inactive));
-        let (mut all, mut of_endpoint) =
-            (self.flights.len(), self.flights.values().filter(|f| f.job.endpoint.id == id).count());
-        for (other, _) in unwritten {
-            all += 1;
-            of_endpoint += usize::from(*other == id);
-        }
+        let flying = self.flights.values().map(|flight| flight.job.endpoint.id);
+        let busy: Vec<i64> = flying.chain(self.unwritten.keys().map(|(id, _)| *id)).collect();
+        let (all, of_endpoint) = (busy.len(), busy.iter().filter(|other| **other == id).count());
         let limit = job.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
         assert!(all < self.settings.max_in_flight, "too many requests in flight");
         assert!(of_endpoint < limit, "too many requests to {id} in flight");

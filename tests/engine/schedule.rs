@@ -1,6 +1,7 @@
 //! Random schedules: what users, receivers and misfortune do.
 
 use proptest::prelude::*;
+use proptest::strategy::Union;
 use webhook_pg::endpoint::State as Mode;
 use webhook_pg::event::Timestamp;
 use webhook_pg::settings::Settings;
@@ -64,26 +65,32 @@ pub fn schedules(mix: Mix) -> impl Strategy<Value = Vec<Op>> {
         Behaviour::Starved,
     ]);
     let time = prop_oneof![0..20 * MILLISECOND, 0..20 * MILLISECOND, Just(0), 0..2 * SECOND, 0..20 * SECOND];
-    let op = prop_oneof![
-        2 => session.clone().prop_map(Op::Begin),
-        16 => (session.clone(), 0..TYPES.len(), any::<u8>()).prop_map(|(s, t, bytes)| Op::Emit(s, t, bytes)),
-        10 => (session.clone(), prop::bool::weighted(0.8)).prop_map(|(s, announced)| Op::Commit(s, announced)),
-        1 => session.clone().prop_map(Op::Abort),
-        2 => Just(Op::Foreign),
-        3 => (0..TYPES.len(), 1..25_u8).prop_map(|(t, n)| Op::Burst(t, n)),
-        2 => (session.clone(), 0..PATTERNS.len(), prop::option::of(1..4_usize)).prop_map(|(s, p, limit)| Op::Register(s, p, limit)),
-        mix.modes => which.clone().prop_map(Op::Pause),
-        2 * mix.modes => which.clone().prop_map(Op::Resume),
-        mix.modes => (which.clone(), any::<bool>()).prop_map(|(n, gone)| if gone { Op::Unregister(n) } else { Op::Deactivate(n) }),
-        mix.modes => (which.clone(), session).prop_map(|(n, s)| Op::Activate(n, s)),
-        4 => (which.clone(), behaviour).prop_map(|(n, b)| Op::Behave(n, b)),
-        1 => which.prop_map(Op::Retry),
-        10 => Just(Op::Round),
-        16 => time.prop_map(Op::Advance),
-        mix.crashes => Just(Op::Crash),
-        mix.failures => (1..4_u32).prop_map(Op::FailWrites),
-        mix.failures.min(mix.crashes) => Just(Op::FailRead),
+    let mode = (which.clone(), 0..4_usize, session.clone()).prop_map(|(n, what, s)| match what {
+        0 => Op::Pause(n),
+        1 => Op::Deactivate(n),
+        2 => Op::Activate(n, s),
+        _ => Op::Unregister(n),
+    });
+    let register = (session.clone(), 0..PATTERNS.len(), prop::option::of(1..4_usize));
+    let ops = [
+        (2, session.clone().prop_map(Op::Begin).boxed()),
+        (16, (session.clone(), 0..TYPES.len(), any::<u8>()).prop_map(|(s, t, n)| Op::Emit(s, t, n)).boxed()),
+        (10, (session.clone(), prop::bool::weighted(0.8)).prop_map(|(s, loud)| Op::Commit(s, loud)).boxed()),
+        (1, session.prop_map(Op::Abort).boxed()),
+        (2, Just(Op::Foreign).boxed()),
+        (3, (0..TYPES.len(), 1..25_u8).prop_map(|(t, n)| Op::Burst(t, n)).boxed()),
+        (2, register.prop_map(|(s, p, limit)| Op::Register(s, p, limit)).boxed()),
+        (2 * mix.modes, mode.boxed()),
+        (2 * mix.modes, which.clone().prop_map(Op::Resume).boxed()),
+        (4, (which.clone(), behaviour).prop_map(|(n, b)| Op::Behave(n, b)).boxed()),
+        (1, which.prop_map(Op::Retry).boxed()),
+        (10, Just(Op::Round).boxed()),
+        (16, time.prop_map(Op::Advance).boxed()),
+        (mix.crashes, Just(Op::Crash).boxed()),
+        (mix.failures, (1..4_u32).prop_map(Op::FailWrites).boxed()),
+        (mix.failures.min(mix.crashes), Just(Op::FailRead).boxed()),
     ];
+    let op = Union::new_weighted(ops.into_iter().filter(|(weight, _)| *weight > 0).collect());
     prop::collection::vec(op, 1..mix.length)
 }
 
