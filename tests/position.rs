@@ -670,6 +670,23 @@ fn a_snapshot_that_does_not_see_what_is_consumed_begins_no_batch() {
 }
 
 #[test]
+fn a_reader_that_is_ahead_of_the_head_does_not_join() {
+    let at = |done, upto, seq| Position::from_columns(done, upto, seq).unwrap();
+    let head = at("5:5:", Some("9:9:"), 3);
+    for ahead in [at("5:5:", Some("9:9:"), 7), at("9:9:", None, 0), at("9:9:", Some("11:11:"), 1)] {
+        assert_eq!(ahead.legs_to(&head), None, "{ahead:?}");
+    }
+    assert_eq!(head.legs_to(&head), Some(Vec::new()));
+}
+
+#[test]
+fn a_batch_begins_before_its_first_event() {
+    let mut position = Position { seq: 40, ..Position::new(Snapshot::parse("5:5:").unwrap()) };
+    position.begin(Arc::new(Snapshot::parse("9:9:").unwrap())).unwrap();
+    assert!(position.wants(Place { xid: 6, seq: 1 }));
+}
+
+#[test]
 fn a_position_never_moves_back_and_moves_only_within_a_batch() {
     let mut position = Position::from_columns("5:5:", Some("9:9:"), 40).unwrap();
     position.advance_to(30);
