@@ -21,6 +21,8 @@ CREATE FUNCTION webhook.max_payload_bytes() RETURNS bigint
 CREATE FUNCTION webhook.own_snapshot() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'own_snapshot_wrapper';
 -- Wakes the worker when this transaction commits.
 CREATE FUNCTION webhook.wake() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'wake_wrapper';
+-- As wake, and the worker looks at everything that it otherwise looks at every poll_interval.
+CREATE FUNCTION webhook.recheck() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'recheck_wrapper';
 CREATE FUNCTION webhook.is_preloaded() RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
 -- Process id of the worker that serves this database, or null.
 CREATE FUNCTION webhook.worker_pid() RETURNS int LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'worker_pid_wrapper';
@@ -390,7 +392,7 @@ BEGIN
      WHERE d.id = old.id AND d.state <> 'delivered'
        AND EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = d.endpoint_id);
     IF FOUND THEN
-        PERFORM webhook.wake();
+        PERFORM webhook.recheck();
     END IF;
     RETURN FOUND;
 END $$;
@@ -404,7 +406,7 @@ BEGIN
     UPDATE webhook.delivery AS d SET state = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
      WHERE d.id = old.id AND d.state = 'pending';
     IF FOUND THEN
-        PERFORM webhook.wake();
+        PERFORM webhook.recheck();
     END IF;
     RETURN FOUND;
 END $$;

@@ -34,3 +34,6 @@ SELECT pg_catalog.pg_extension_config_dump('webhook.attachment', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.attachment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.endpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.endpoint_id_seq', '');
+
+-- The worker of this database, if it runs already, starts to serve it when this commits.
+SELECT webhook.recheck();

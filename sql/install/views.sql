@@ -142,5 +142,5 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.system_identifier, d.oid
       FROM pg_control_system() AS c, pg_database AS d
      WHERE d.datname = current_database();
-    SELECT webhook.wake();
+    SELECT webhook.recheck();
 $$;

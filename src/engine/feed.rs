@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::lane::{Feed, Lane, Origin, Row, Task};
+use super::limits::Limits;
 use super::reader::Reader;
 use super::round::{Flight, Turn};
 use super::store::{Reading, Registered};
@@ -13,33 +14,10 @@ use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
 use crate::settings::Settings;
 
-/// Events fetched at a time, at first and at most. In between it follows the size of the events.
-pub(super) const FIRST_CHUNK: usize = 32;
-const MAX_CHUNK: usize = 256;
-/// Bytes of a chunk over which the next one is smaller, and under which it is larger.
-const LARGE_CHUNK_BYTES: usize = 4 * 1024 * 1024;
-const SMALL_CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks read for one reader in one round, so that completions are not kept waiting.
-const CHUNKS_PER_ROUND: usize = 4;
-/// A lane with fewer waiting events than this is fed.
-const HUNGRY: usize = 128;
-/// A lane that follows the head and has this many waiting events leaves it.
-const FULL: usize = 1024;
-/// Events handed out and not settled by one reader. Beyond, the lane that holds the oldest leaves the head.
-const MAX_WINDOW: usize = 8192;
-/// Bytes of unsettled events in the head's window, and in all others together.
-const MAX_WINDOW_BYTES: usize = 32 * 1024 * 1024;
-/// Places planned at a time: at first, and over all readers when a leg turns out to be long (16 bytes each). A plan scans
-/// the rest of its leg, so small plans would make a long backlog quadratic: one million of three take 1.4 s.
-const SHORT_PLAN: usize = 1024;
-const LONG_PLANS: usize = 1_000_000;
-/// Pending deliveries of one endpoint. Beyond, it is fed nothing new: a dead endpoint costs a thousand rows, not a
-/// million.
-const MAX_PENDING: usize = 1000;
-
 /// What feeding works on.
 pub(super) struct Desk<'a> {
     pub(super) settings: &'a Settings,
+    pub(super) limits: Limits,
     pub(super) head: &'a mut Reader,
     pub(super) lanes: &'a mut BTreeMap<i64, Lane>,
     pub(super) flights: &'a mut HashMap<u64, Flight>,
@@ -66,8 +44,8 @@ pub(super) fn leave(
 }
 
 /// Whether a lane can take new events. Too many pending ones mean that its endpoint fails.
-fn is_hungry(lane: &Lane) -> bool {
-    lane.queue.len() < HUNGRY && lane.pending < MAX_PENDING
+fn is_hungry(lane: &Lane, limits: &Limits) -> bool {
+    lane.queue.len() < limits.hungry && lane.pending < limits.pending
 }
 
 fn is_due(lane: &Lane, now: Timestamp) -> bool {
@@ -84,7 +62,7 @@ impl Desk<'_> {
                 Feed::Own => true,
                 Feed::Stopped => false,
             };
-            is_due(lane, now) || (fed && is_hungry(lane))
+            is_due(lane, now) || (fed && is_hungry(lane, &self.limits))
         })
     }
 
@@ -183,10 +161,12 @@ impl Desk<'_> {
         if !self.lanes.values().any(Lane::follows) {
             return self.skip_head(db);
         }
-        for _ in 0..CHUNKS_PER_ROUND {
+        let limits = self.limits;
+        for _ in 0..limits.chunks_per_round {
             self.unburden_head();
-            let hungry = awaited || self.lanes.values().any(|lane| lane.follows() && is_hungry(lane));
-            if !hungry || self.head.window.bytes() > MAX_WINDOW_BYTES || !self.plan_head(db) {
+            let hungry =
+                awaited || self.lanes.values().any(|lane| lane.follows() && is_hungry(lane, &limits));
+            if !hungry || self.head.window.bytes() > self.limits.window_bytes || !self.plan_head(db) {
                 return;
             }
             let places = self.head.take(*self.chunk);
@@ -224,14 +204,14 @@ impl Desk<'_> {
                 let Some(leg) = position.rest() else { return false };
                 self.head.begin(leg);
             }
-            plan(self.head, db, LONG_PLANS);
+            plan(self.head, db, self.limits.short_plan, self.limits.long_plans);
         }
         true
     }
 
     /// Lanes that hold the head's memory leave it.
     fn unburden_head(&mut self) {
-        while self.head.window.len() > MAX_WINDOW {
+        while self.head.window.len() > self.limits.window {
             let first = self.head.window.first();
             let Some((&id, lane)) = self.lanes.iter_mut().find(|(_, lane)| lane.head_open.contains(&first))
             else {
@@ -240,7 +220,7 @@ impl Desk<'_> {
             leave(lane, id, self.head, self.flights, Feed::Own);
         }
         let starving = |lane: &Lane| lane.follows() && lane.queue.is_empty() && lane.flying.is_empty();
-        if self.head.window.bytes() > MAX_WINDOW_BYTES && self.lanes.values().any(starving) {
+        if self.head.window.bytes() > self.limits.window_bytes && self.lanes.values().any(starving) {
             for (&id, lane) in
                 self.lanes.iter_mut().filter(|(_, lane)| lane.follows() && !lane.queue.is_empty())
             {
@@ -280,7 +260,7 @@ impl Desk<'_> {
             if !lane.follows() || !lane.endpoint.wants(event) || settled.contains(&(id, event.place)) {
                 continue;
             }
-            if lane.queue.len() >= FULL || lane.pending >= MAX_PENDING {
+            if lane.queue.len() >= self.limits.full || lane.pending >= self.limits.pending {
                 leave(lane, id, self.head, self.flights, Feed::Own);
             } else {
                 takers.push(id);
@@ -304,15 +284,16 @@ impl Desk<'_> {
 
     /// Reads on for a lane that fell behind, until it stands where the head stands.
     fn feed_from_own(&mut self, db: &mut dyn Reading, id: i64, lanes: usize) {
-        for _ in 0..CHUNKS_PER_ROUND {
+        let limits = self.limits;
+        for _ in 0..limits.chunks_per_round {
             let Some(lane) = self.lanes.get_mut(&id) else { return };
             let full = |reader: &Reader| {
-                reader.window.len() >= MAX_WINDOW || reader.window.bytes() > MAX_WINDOW_BYTES / lanes
+                reader.window.len() >= limits.window || reader.window.bytes() > limits.window_bytes / lanes
             };
-            if !is_hungry(lane) || lane.reader.as_ref().is_none_or(full) {
+            if !is_hungry(lane, &limits) || lane.reader.as_ref().is_none_or(full) {
                 return;
             }
-            if !plan_own(lane, &self.head.position, db, LONG_PLANS / lanes) {
+            if !plan_own(lane, &self.head.position, db, &limits, lanes) {
                 return;
             }
             let Some(reader) = &mut lane.reader else { return };
@@ -354,10 +335,11 @@ impl Desk<'_> {
     /// Fetches, and lets the next chunk follow the size of the events.
     fn fetch(&mut self, db: &mut dyn Reading, places: &[Place]) -> Vec<Arc<Event>> {
         let events = db.fetch(places);
-        match events.iter().map(Event::bytes).sum::<usize>() {
-            LARGE_CHUNK_BYTES.. => *self.chunk = (*self.chunk / 4).max(1),
-            0..SMALL_CHUNK_BYTES => *self.chunk = (*self.chunk * 2).min(MAX_CHUNK),
-            _ => {}
+        let bytes: usize = events.iter().map(Event::bytes).sum();
+        if bytes >= self.limits.large_chunk_bytes {
+            *self.chunk = (*self.chunk / 4).max(1);
+        } else if bytes < self.limits.small_chunk_bytes {
+            *self.chunk = (*self.chunk * 2).min(self.limits.max_chunk);
         }
         events.into_iter().map(Arc::new).collect()
     }
@@ -365,7 +347,7 @@ impl Desk<'_> {
 
 /// Sees to it that a lane's own reader has a plan. False: it stands where the head stands and joins it, or it has to
 /// wait for the head.
-fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limit: usize) -> bool {
+fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limits: &Limits, lanes: usize) -> bool {
     let Some(reader) = &mut lane.reader else { return false };
     while !reader.has_plan() {
         if reader.is_between_legs() {
@@ -376,15 +358,15 @@ fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limit: usize
             };
             reader.begin(leg);
         }
-        plan(reader, db, limit);
+        plan(reader, db, limits.short_plan, (limits.long_plans / lanes).max(1));
     }
     true
 }
 
 /// Plans the rest of the reader's leg: shortly, and again at length if it turns out to be long.
-fn plan(reader: &mut Reader, db: &mut dyn Reading, limit: usize) {
+fn plan(reader: &mut Reader, db: &mut dyn Reading, short: usize, limit: usize) {
     let Some(leg) = reader.unplanned() else { return };
-    let mut short = limit.min(SHORT_PLAN);
+    let mut short = limit.min(short);
     let mut places = db.plan(&leg, short);
     if places.len() == short && short < limit {
         short = limit;

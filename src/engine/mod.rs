@@ -22,6 +22,7 @@
 
 pub mod feed;
 pub mod lane;
+pub mod limits;
 pub mod reader;
 pub mod round;
 pub mod store;
@@ -29,6 +30,7 @@ pub mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use limits::Limits;
 pub use round::Dispatcher;
 pub use store::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
 

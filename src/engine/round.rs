@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::feed::{self, Desk};
 use super::lane::{Feed, Lane, Origin, Task};
+use super::limits::Limits;
 use super::reader::Reader;
 use super::store::{Ledger, Settled, Store};
 use super::{Completion, Job, Transport};
@@ -29,6 +30,25 @@ pub struct Turn {
     pub poll: bool,
 }
 
+/// What a dispatcher holds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// New events that wait in lanes.
+    pub waiting: usize,
+    /// New events that wait in the fullest lane.
+    pub longest_queue: usize,
+    /// Entries of the largest window.
+    pub unsettled: usize,
+    /// Bytes of the events in the head's window.
+    pub head_bytes: usize,
+    /// Events that would be fetched at a time.
+    pub chunk: usize,
+    /// Lanes that the head feeds.
+    pub following: usize,
+    /// Lanes.
+    pub lanes: usize,
+}
+
 /// A request in flight.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -42,11 +62,14 @@ pub struct Dispatcher<S, T> {
     store: S,
     transport: T,
     settings: Settings,
+    limits: Limits,
     chance: Box<dyn FnMut() -> f64>,
     head: Reader,
     saved_head: Position,
     /// A commit may have brought events that no snapshot of the head sees yet.
     fresh: bool,
+    /// Endpoints changed, and have not been read since.
+    endpoints_changed: bool,
     lanes: BTreeMap<i64, Lane>,
     flights: HashMap<u64, Flight>,
     next_ticket: u64,
@@ -80,10 +103,12 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             store,
             transport,
             settings: settings.clone(),
+            limits: Limits::default(),
             chance,
             head: Reader::at(saved_head.clone()),
             saved_head,
             fresh: true,
+            endpoints_changed: true,
             lanes: BTreeMap::new(),
             flights: HashMap::new(),
             next_ticket: 0,
@@ -91,12 +116,18 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             landed: Vec::new(),
             write_after: Timestamp::MIN,
             turn_of: 0,
-            chunk: feed::FIRST_CHUNK,
+            chunk: Limits::default().first_chunk,
             unfinished: false,
             trouble: None,
         };
         dispatcher.configure(settings);
         Ok(dispatcher)
+    }
+
+    /// The same dispatcher with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, chunk: limits.first_chunk, ..self }
     }
 
     /// Puts new settings in force.
@@ -111,6 +142,20 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.flights.len()
     }
 
+    /// What is held in memory.
+    pub fn load(&self) -> Load {
+        let readers = || self.lanes.values().filter_map(|lane| lane.reader.as_ref()).chain([&self.head]);
+        Load {
+            waiting: self.lanes.values().map(|lane| lane.queue.len()).sum(),
+            longest_queue: self.lanes.values().map(|lane| lane.queue.len()).max().unwrap_or(0),
+            unsettled: readers().map(|reader| reader.window.len()).max().unwrap_or(0),
+            head_bytes: self.head.window.bytes(),
+            chunk: self.chunk,
+            following: self.lanes.values().filter(|lane| lane.follows()).count(),
+            lanes: self.lanes.len(),
+        }
+    }
+
     /// A failed write since the last question, for the log.
     pub fn take_trouble(&mut self) -> Option<String> {
         self.trouble.take()
@@ -123,6 +168,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// flight is sent again.
     pub fn round(&mut self, turn: Turn) -> Result<Duration, S::Error> {
         self.fresh |= turn.woken || turn.poll;
+        // Remembered: while writes fail or sending is off, nothing is read.
+        self.endpoints_changed |= turn.endpoints_changed;
+        let turn = Turn { endpoints_changed: self.endpoints_changed, ..turn };
         self.collect(turn.now);
         if self.write(turn) && self.settings.enabled {
             self.read(turn)?;
@@ -269,6 +317,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         // The store lends its transaction to the closure, which needs the rest of `self`.
         let mut desk = Desk {
             settings: &self.settings,
+            limits: self.limits,
             head: &mut self.head,
             lanes: &mut self.lanes,
             flights: &mut self.flights,
@@ -281,6 +330,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 desk.read(db, turn);
                 desk.unfinished
             })?;
+            self.endpoints_changed = false;
         }
         Ok(())
     }

@@ -97,6 +97,11 @@ fn wake() {
 }
 
 #[pg_extern(sql = false)]
+fn recheck() {
+    wake::recheck_at_commit();
+}
+
+#[pg_extern(sql = false)]
 fn is_preloaded() -> bool {
     wake::preloaded()
 }

@@ -152,7 +152,7 @@ impl Worker {
             pgrx::check_for_interrupts!();
             self.reload_if_asked();
             let now = Instant::now();
-            let poll = now >= poll_at;
+            let poll = wake::take_recheck() || now >= poll_at;
             if poll {
                 poll_at = now + guc::settings().poll_interval;
             }

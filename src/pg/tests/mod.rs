@@ -5,6 +5,7 @@
     reason = "clippy takes #[pg_test] functions for production code"
 )]
 
+mod capture;
 mod endpoints;
 mod events;
 mod privileges;
