@@ -14,7 +14,7 @@ SELECT name, state, url, events, secret, method, format, encoding, headers, retr
 COMMIT;
 
 -- Wrong values.
-SELECT webhook_register('http://example.com/hook');
+SELECT webhook_register('ftp://example.com/hook');
 SELECT webhook_register('https://user:hush@example.com/');
 SELECT webhook_register('https://example.com', events => '{contact}');
 SELECT webhook_register('https://example.com', events => NULL);
