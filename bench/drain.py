@@ -36,7 +36,7 @@ SELECT '23948sdnfia1129i9asf92', n::text, 'Wilhelmine', 'Featherstonehaugh', 'wi
 def switch(enabled: str) -> float:
     """Turns sending on or off; returns the Unix time when the worker was told."""
     script = f"ALTER SYSTEM SET webhook_pg.enabled = {enabled}; SELECT extract(epoch FROM clock_timestamp()); SELECT pg_reload_conf();"
-    return float(psql.execute(script).split("\x1e")[0])
+    return float(psql.execute(script).split()[0])
 
 
 def worker() -> int:
@@ -123,8 +123,9 @@ def main() -> int:
     with nginx.running(options.https) as receiver:
         if options.https:
             psql.execute(f"ALTER SYSTEM SET webhook_pg.ca_file = '{receiver.log.parent}/ca.pem'; SELECT pg_reload_conf();")
-        for number in range(options.endpoints):
-            psql.execute(f"SELECT webhook_register(url => '{receiver.url}/e{number}', name => 'e{number}')")
+        psql.execute(
+            f"SELECT webhook_register(url => '{receiver.url}/e' || n, name => 'e' || n) FROM generate_series(1, {options.endpoints}) n"
+        )
         rounds = []
         bare = []
         for number in range(options.rounds):
