@@ -11,4 +11,4 @@ SELECT c.relname AS view, string_agg(a.attname || ' ' || format_type(a.atttypid,
   FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
  WHERE c.relnamespace = 'webhook'::regnamespace AND c.relkind = 'v'
  GROUP BY c.relname ORDER BY c.relname COLLATE "C";
-SELECT name, setting, unit, context, vartype FROM pg_settings WHERE name LIKE 'webhook\_pg.%' ORDER BY name COLLATE "C";
+SELECT name, boot_val, unit, context, vartype FROM pg_settings WHERE name LIKE 'webhook\_pg.%' ORDER BY name COLLATE "C";
