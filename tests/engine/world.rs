@@ -12,7 +12,7 @@ use webhook_pg::retry::Schedule;
 use webhook_pg::settings::Settings;
 
 use crate::database::{Database, Disk};
-use crate::network::{Behaviour, Dice, MILLISECOND, Network, SECOND, Wire};
+use crate::network::{Behaviour, Dice, Network, SECOND, Wire};
 
 const START: Timestamp = 1_700_000_000 * SECOND;
 
