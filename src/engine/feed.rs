@@ -75,15 +75,16 @@ impl Desk<'_> {
             self.load_pending(db);
         }
         self.load_due(db, turn.now);
-        let own: Vec<i64> =
-            self.lanes.iter().filter(|(_, lane)| lane.feed == Feed::Own).map(|(&id, _)| id).collect();
         // A lane that registered after the head's snapshot cannot join before the head has moved on.
-        let awaited = own
-            .iter()
-            .filter_map(|id| self.lanes.get(id)?.reader.as_ref())
+        let own_readers =
+            || self.lanes.values().filter(|lane| lane.feed == Feed::Own).filter_map(|l| l.reader.as_ref());
+        let awaited = own_readers()
             .any(|reader| reader.is_between_legs() && reader.position.legs_to(&self.head.position).is_none());
         *self.fresh |= awaited;
         self.feed_from_head(db, awaited);
+        // Those that left the head just now as well: nothing else might wake them soon.
+        let own: Vec<i64> =
+            self.lanes.iter().filter(|(_, lane)| lane.feed == Feed::Own).map(|(&id, _)| id).collect();
         for &id in &own {
             self.feed_from_own(db, id, own.len());
         }
@@ -172,7 +173,7 @@ impl Desk<'_> {
         }
         let limits = self.limits;
         for _ in 0..limits.chunks_per_round {
-            self.unburden_head();
+            self.unburden_head(awaited);
             let hungry =
                 awaited || self.lanes.values().any(|lane| lane.follows() && is_hungry(lane, &limits));
             if !hungry || self.head.window.bytes() > self.limits.window_bytes || !self.plan_head(db) {
@@ -183,7 +184,7 @@ impl Desk<'_> {
             self.hand_out(db, &places, events);
             self.head.end_leg_if_done();
         }
-        self.unfinished |= self.head.has_plan() || *self.fresh;
+        self.unfinished |= !self.head.is_between_legs() || *self.fresh;
     }
 
     /// Nobody follows the head: it goes to the present without reading.
@@ -218,8 +219,8 @@ impl Desk<'_> {
         true
     }
 
-    /// Lanes that hold the head's memory leave it.
-    fn unburden_head(&mut self) {
+    /// Lanes that hold the head's memory leave it. `awaited`: somebody waits for the head to go on.
+    fn unburden_head(&mut self, awaited: bool) {
         while self.head.window.len() > self.limits.window {
             let first = self.head.window.first();
             let Some((&id, lane)) = self.lanes.iter_mut().find(|(_, lane)| lane.head_open.contains(&first))
@@ -229,10 +230,10 @@ impl Desk<'_> {
             leave(lane, id, self.head, self.flights, Feed::Own);
         }
         let starving = |lane: &Lane| lane.follows() && lane.queue.is_empty() && lane.flying.is_empty();
-        if self.head.window.bytes() > self.limits.window_bytes && self.lanes.values().any(starving) {
-            for (&id, lane) in
-                self.lanes.iter_mut().filter(|(_, lane)| lane.follows() && !lane.queue.is_empty())
-            {
+        let in_need = awaited || self.lanes.values().any(starving);
+        if in_need && self.head.window.bytes() > self.limits.window_bytes {
+            // What is in flight counts as well: a receiver that hangs holds it for the whole timeout.
+            for (&id, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.head_open.is_empty()) {
                 leave(lane, id, self.head, self.flights, Feed::Own);
             }
         }

@@ -12,7 +12,7 @@ use webhook_pg::retry::Schedule;
 use webhook_pg::settings::Settings;
 
 use crate::database::{Database, Disk};
-use crate::network::{Behaviour, Dice, MILLISECOND, Network, SECOND, Wire};
+use crate::network::{Behaviour, Dice, Network, SECOND, Wire};
 
 const START: Timestamp = 1_700_000_000 * SECOND;
 
@@ -124,6 +124,16 @@ impl World {
         db.commit(99, true);
     }
 
+    pub fn configure(&mut self, settings: Settings) {
+        self.settings = settings.clone();
+        self.network.borrow_mut().settings = settings.clone();
+        if let Some(engine) = &mut self.engine {
+            engine.configure(settings);
+        }
+        // As the worker does it after a reload.
+        self.db().changed = true;
+    }
+
     pub fn behave(&self, id: i64, behaviour: Behaviour) {
         self.net().behaviours.insert(id, behaviour);
     }
@@ -227,18 +237,6 @@ impl World {
             assert!(rounds_now < 5000, "the engine spins: {:?}", self.engine().load());
             self.now = self.now.max(next);
             self.round();
-        }
-    }
-
-    /// Advances until the condition holds.
-    ///
-    /// # Panics
-    /// It does not within this time.
-    pub fn until(&mut self, limit: Timestamp, what: &str, done: impl Fn(&Self) -> bool) {
-        let end = self.now + limit;
-        while !done(self) {
-            assert!(self.now < end, "not within the time: {what}");
-            self.advance(100 * MILLISECOND);
         }
     }
 
