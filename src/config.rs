@@ -321,7 +321,9 @@ pub fn checked_event_type(text: &str) -> Result<()> {
 
 fn waits(value: &Value) -> Result<Vec<Duration>> {
     const KEY: &str = "retry_schedule";
-    let list = value.as_array().ok_or_else(|| wrong_type(KEY, value, "an array of times"))?;
+    let list = value
+        .as_array()
+        .ok_or_else(|| wrong_type(KEY, value, "an array of intervals or numbers of seconds"))?;
     let wait = |v: &Value| {
         if v.is_null() {
             return Err(Error::new(Kind::NullValue, format!("{KEY} must not contain null")));

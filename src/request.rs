@@ -141,7 +141,11 @@ pub fn checked_url(text: &str, allow_http: bool) -> Result<Url> {
             bad("url has a character that is not allowed").detail(format!("The character is {odd:?}."))
         );
     }
-    let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("url is not absolute"))?;
+    let (scheme, rest) = text.split_once("://").ok_or_else(|| {
+        // Whatever stands before an @ may be a password.
+        let shown = text.rsplit('@').next().unwrap_or_default();
+        bad("url is not absolute").detail(format!("The url is {shown:?}."))
+    })?;
     match scheme.to_ascii_lowercase().as_str() {
         "https" => {}
         "http" if allow_http => {}

@@ -80,7 +80,9 @@ impl Source {
 
 fn sources() -> Vec<Source> {
     let files = files_below(&root().join("src"));
-    let rust = files.iter().filter(|path| path.extension().is_some_and(|e| e == "rs"));
+    let is_test = |path: &&PathBuf| path.iter().any(|part| part == "tests" || part == "tests.rs");
+    let below_src = |path: &&PathBuf| !is_test(path) && path.extension().is_some_and(|e| e == "rs");
+    let rust = files.iter().filter(below_src);
     let sources: Vec<_> = rust.map(|path| Source::read(path)).collect();
     assert!(sources.len() > 10, "src/ was not found");
     sources

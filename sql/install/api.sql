@@ -21,10 +21,12 @@ CREATE FUNCTION webhook.max_payload_bytes() RETURNS bigint
 CREATE FUNCTION webhook.own_snapshot() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'own_snapshot_wrapper';
 -- Wakes the worker when this transaction commits.
 CREATE FUNCTION webhook.wake() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'wake_wrapper';
+-- As wake, and the worker looks at everything that it otherwise looks at every poll_interval.
+CREATE FUNCTION webhook.recheck() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'recheck_wrapper';
 CREATE FUNCTION webhook.is_preloaded() RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
 -- Process id of the worker that serves this database, or null.
 CREATE FUNCTION webhook.worker_pid() RETURNS int LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'worker_pid_wrapper';
-CREATE FUNCTION webhook.changed() RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'changed_wrapper';
+CREATE FUNCTION webhook.changed() RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'webhook_pg_changed';
 
 -- Every change of these tables invalidates the caches of all backends and wakes the worker, whoever made it: ALWAYS,
 -- so that a logical apply or a session in replica role does too.
@@ -378,17 +380,19 @@ BEGIN
     RETURN old;
 END $$;
 
--- True: the delivery will be tried now. The delivery of an endpoint that is gone, or a delivered one, is left alone.
+-- True: the delivery will be tried now; attempts count on, the schedule begins anew. What was delivered, or whose
+-- endpoint is gone, is left alone.
 CREATE FUNCTION webhook_retry(delivery bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old webhook.delivery := webhook.delivery_to_change(delivery);
 BEGIN
-    UPDATE webhook.delivery AS d SET state = 'pending', next_attempt_at = clock_timestamp(), finished_at = NULL
+    UPDATE webhook.delivery AS d
+       SET state = 'pending', next_attempt_at = clock_timestamp(), finished_at = NULL, attempts_before = d.attempts
      WHERE d.id = old.id AND d.state <> 'delivered'
        AND EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = d.endpoint_id);
     IF FOUND THEN
-        PERFORM webhook.wake();
+        PERFORM webhook.recheck();
     END IF;
     RETURN FOUND;
 END $$;
@@ -402,7 +406,7 @@ BEGIN
     UPDATE webhook.delivery AS d SET state = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
      WHERE d.id = old.id AND d.state = 'pending';
     IF FOUND THEN
-        PERFORM webhook.wake();
+        PERFORM webhook.recheck();
     END IF;
     RETURN FOUND;
 END $$;

@@ -1,5 +1,6 @@
--- PUBLIC gets nothing: not EXECUTE on functions, not USAGE on the row types of tables and views, which PostgreSQL would
--- both give. Over all members of the extension, so that none can be forgotten; a test looks at the catalogs.
+-- PUBLIC gets nothing, not even EXECUTE on functions, which PostgreSQL would give. Over all members of the extension, so
+-- that none can be forgotten; a test looks at the catalogs. The row types of tables and views are left as they are:
+-- without USAGE on schema webhook nobody can name them, and pg_dump warns about each row type whose rights differ.
 DO $$
 DECLARE
     member record;
@@ -18,9 +19,6 @@ BEGIN
                 EXECUTE (SELECT pg_catalog.format('REVOKE ALL ON %s %s FROM PUBLIC',
                         CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass)
                           FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) member.objid);
-                IF EXISTS (SELECT FROM pg_catalog.pg_type AS t WHERE t.typrelid OPERATOR(pg_catalog.=) member.objid) THEN
-                    EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', member.objid::pg_catalog.regclass);
-                END IF;
             WHEN 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN
                 EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA %s FROM PUBLIC', member.objid::pg_catalog.regnamespace);
             ELSE
@@ -36,3 +34,6 @@ SELECT pg_catalog.pg_extension_config_dump('webhook.attachment', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.attachment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.endpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.endpoint_id_seq', '');
+
+-- The worker of this database, if it runs already, starts to serve it when this commits.
+SELECT webhook.recheck();

@@ -42,18 +42,15 @@ SELECT d.id, d.id, d.endpoint_id, d.event_id, d.attempts, d.started_at, d.durati
  WHERE d.state OPERATOR(pg_catalog.=) 'delivered'
    AND d.started_at IS NOT NULL;  -- null: not logged
 
--- An attachment is enabled when its table has its triggers and none of them is switched off.
+-- An attachment is enabled when its trigger is there and fires in ordinary sessions.
 CREATE VIEW webhook.attachments AS
-SELECT a.id, a.table_name, coalesce(t.enabled, false) AS enabled, a.resource, a.actions, a.key, a.columns, a.exclude, a.watch,
+SELECT a.id, a.table_name, t.oid IS NOT NULL AS enabled, a.resource, a.actions, a.key, a.columns, a.exclude, a.watch,
        a.condition, a.expand, a.as_action, a.always
   FROM webhook.attachment AS a
-  LEFT JOIN LATERAL (
-        SELECT pg_catalog.bool_and(t.tgenabled OPERATOR(pg_catalog.<>) 'D') AS enabled
-          FROM pg_catalog.pg_trigger AS t
-          JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
-          JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
-         WHERE t.tgrelid OPERATOR(pg_catalog.=) a.table_name
-           AND n.nspname OPERATOR(pg_catalog.=) 'webhook' AND p.proname OPERATOR(pg_catalog.=) 'capture') AS t ON true;
+  LEFT JOIN pg_catalog.pg_trigger AS t
+    ON t.tgrelid OPERATOR(pg_catalog.=) a.table_name
+   AND t.tgname OPERATOR(pg_catalog.=) pg_catalog.concat('webhook_pg_', a.id)
+   AND t.tgenabled IN ('O', 'A');
 
 -- ---- Status --------------------------------------------------------------------------------------------------------
 
@@ -145,5 +142,5 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.system_identifier, d.oid
       FROM pg_control_system() AS c, pg_database AS d
      WHERE d.datname = current_database();
-    SELECT webhook.wake();
+    SELECT webhook.recheck();
 $$;

@@ -79,7 +79,8 @@ pub(super) fn whole(key: &str, value: &Value, max: u64) -> Result<u32> {
 
 /// Seconds within a range.
 pub(super) fn seconds(key: &str, value: &Value, (min, max): (f64, f64)) -> Result<Duration> {
-    let number = value.as_f64().ok_or_else(|| wrong_type(key, value, "a time in seconds"))?;
+    let number =
+        value.as_f64().ok_or_else(|| wrong_type(key, value, "an interval or a number of seconds"))?;
     let in_range = Some(number).filter(|n| (min..=max).contains(n));
     in_range
         .and_then(|n| Duration::try_from_secs_f64(n).ok())

@@ -181,10 +181,10 @@ fn signing_needs_a_secret_when_it_begins() {
 
 #[test]
 fn attempts_follow_from_the_retry_parameters() {
-    let waits = [1, 2, 3].map(Duration::from_secs);
+    let default = Schedule::new([1, 2, 3].map(Duration::from_secs).to_vec());
     let attempts = |parameters: &str| {
         let config = stored(&register(parameters).unwrap());
-        Config::endpoint(1, "active", &config, &waits).unwrap().schedule.map(|s| s.attempts())
+        Config::endpoint(1, "active", &config, &default).unwrap().schedule.map(|s| s.attempts())
     };
     assert_eq!(attempts(""), None);
     assert_eq!(attempts(r#""max_attempts": 2"#), Some(2));
@@ -197,7 +197,7 @@ fn attempts_follow_from_the_retry_parameters() {
 #[test]
 fn an_endpoint_gets_every_signing_secret_in_order() {
     let config = format!(r#"{{{URL}, "name": "crm", "secrets": ["{SECRET}", "whsec_old"]}}"#);
-    let endpoint = Config::endpoint(7, "paused", &config, &[]).unwrap();
+    let endpoint = Config::endpoint(7, "paused", &config, &Schedule::new(Vec::new())).unwrap();
     assert_eq!(endpoint.secrets, [Secret::new(SECRET), Secret::new("whsec_old")]);
     assert_eq!((endpoint.id, endpoint.state), (7, State::Paused));
 }

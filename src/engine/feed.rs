@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::lane::{Feed, Lane, Origin, Row, Task};
+use super::limits::Limits;
 use super::reader::Reader;
 use super::round::{Flight, Turn};
 use super::store::{Reading, Registered};
@@ -13,33 +14,10 @@ use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
 use crate::settings::Settings;
 
-/// Events fetched at a time, at first and at most. In between it follows the size of the events.
-pub(super) const FIRST_CHUNK: usize = 32;
-const MAX_CHUNK: usize = 256;
-/// Bytes of a chunk over which the next one is smaller, and under which it is larger.
-const LARGE_CHUNK_BYTES: usize = 4 * 1024 * 1024;
-const SMALL_CHUNK_BYTES: usize = 512 * 1024;
-/// Chunks read for one reader in one round, so that completions are not kept waiting.
-const CHUNKS_PER_ROUND: usize = 4;
-/// A lane with fewer waiting events than this is fed.
-const HUNGRY: usize = 128;
-/// A lane that follows the head and has this many waiting events leaves it.
-const FULL: usize = 1024;
-/// Events handed out and not settled by one reader. Beyond, the lane that holds the oldest leaves the head.
-const MAX_WINDOW: usize = 8192;
-/// Bytes of unsettled events in the head's window, and in all others together.
-const MAX_WINDOW_BYTES: usize = 32 * 1024 * 1024;
-/// Places planned at a time: at first, and over all readers when a leg turns out to be long (16 bytes each). A plan scans
-/// the rest of its leg, so small plans would make a long backlog quadratic: one million of three take 1.4 s.
-const SHORT_PLAN: usize = 1024;
-const LONG_PLANS: usize = 1_000_000;
-/// Pending deliveries of one endpoint. Beyond, it is fed nothing new: a dead endpoint costs a thousand rows, not a
-/// million.
-const MAX_PENDING: usize = 1000;
-
 /// What feeding works on.
 pub(super) struct Desk<'a> {
     pub(super) settings: &'a Settings,
+    pub(super) limits: Limits,
     pub(super) head: &'a mut Reader,
     pub(super) lanes: &'a mut BTreeMap<i64, Lane>,
     pub(super) flights: &'a mut HashMap<u64, Flight>,
@@ -66,8 +44,8 @@ pub(super) fn leave(
 }
 
 /// Whether a lane can take new events. Too many pending ones mean that its endpoint fails.
-fn is_hungry(lane: &Lane) -> bool {
-    lane.queue.len() < HUNGRY && lane.pending < MAX_PENDING
+fn is_hungry(lane: &Lane, limits: &Limits) -> bool {
+    lane.queue.len() < limits.hungry && lane.pending < limits.pending
 }
 
 fn is_due(lane: &Lane, now: Timestamp) -> bool {
@@ -84,7 +62,7 @@ impl Desk<'_> {
                 Feed::Own => true,
                 Feed::Stopped => false,
             };
-            is_due(lane, now) || (fed && is_hungry(lane))
+            is_due(lane, now) || (fed && is_hungry(lane, &self.limits))
         })
     }
 
@@ -97,15 +75,16 @@ impl Desk<'_> {
             self.load_pending(db);
         }
         self.load_due(db, turn.now);
-        let own: Vec<i64> =
-            self.lanes.iter().filter(|(_, lane)| lane.feed == Feed::Own).map(|(&id, _)| id).collect();
         // A lane that registered after the head's snapshot cannot join before the head has moved on.
-        let awaited = own
-            .iter()
-            .filter_map(|id| self.lanes.get(id)?.reader.as_ref())
+        let own_readers =
+            || self.lanes.values().filter(|lane| lane.feed == Feed::Own).filter_map(|l| l.reader.as_ref());
+        let awaited = own_readers()
             .any(|reader| reader.is_between_legs() && reader.position.legs_to(&self.head.position).is_none());
         *self.fresh |= awaited;
         self.feed_from_head(db, awaited);
+        // Those that left the head just now as well: nothing else might wake them soon.
+        let own: Vec<i64> =
+            self.lanes.iter().filter(|(_, lane)| lane.feed == Feed::Own).map(|(&id, _)| id).collect();
         for &id in &own {
             self.feed_from_own(db, id, own.len());
         }
@@ -117,20 +96,29 @@ impl Desk<'_> {
         let gone: Vec<i64> = self.lanes.keys().copied().filter(|id| !known.contains(id)).collect();
         for id in gone {
             if let Some(mut lane) = self.lanes.remove(&id) {
-                lane.forget_head(self.head);
+                // What it has in flight may find a new lane of the same endpoint when it lands.
+                leave(&mut lane, id, self.head, self.flights, Feed::Stopped);
             }
         }
         for Registered { endpoint, position } in registered {
             let id = endpoint.id;
             let runs = endpoint.state == endpoint::State::Active;
             let endpoint = Arc::new(endpoint);
-            let lane =
-                self.lanes.entry(id).or_insert_with(|| Lane::new(Arc::clone(&endpoint), position.clone()));
+            let flights = &*self.flights;
+            let lane = self.lanes.entry(id).or_insert_with(|| {
+                let mut lane = Lane::new(Arc::clone(&endpoint), position.clone());
+                let own = flights.iter().filter(|(_, flight)| flight.lane == id);
+                lane.flying = own.map(|(&ticket, flight)| (flight.task.event.place, ticket)).collect();
+                lane
+            });
             lane.endpoint = endpoint;
-            // A row that the lane does not know of: the endpoint was made inactive and active again in one go. It did
-            // not stop following the head, and the row goes with the next write.
-            if lane.feed == Feed::Head {
-                lane.saved = position;
+            // Not what was written here: it was made inactive and active again, and starts at the present.
+            if let Some(position) = position.filter(|position| lane.saved.as_ref() != Some(position)) {
+                let feed = if lane.feed == Feed::Stopped { Feed::Stopped } else { Feed::Own };
+                leave(lane, id, self.head, self.flights, feed);
+                lane.retries.clear();
+                lane.reader = Some(Reader::at(position.clone()));
+                lane.saved = Some(position);
             }
             if !runs && lane.feed != Feed::Stopped {
                 leave(lane, id, self.head, self.flights, Feed::Stopped);
@@ -183,10 +171,12 @@ impl Desk<'_> {
         if !self.lanes.values().any(Lane::follows) {
             return self.skip_head(db);
         }
-        for _ in 0..CHUNKS_PER_ROUND {
-            self.unburden_head();
-            let hungry = awaited || self.lanes.values().any(|lane| lane.follows() && is_hungry(lane));
-            if !hungry || self.head.window.bytes() > MAX_WINDOW_BYTES || !self.plan_head(db) {
+        let limits = self.limits;
+        for _ in 0..limits.chunks_per_round {
+            self.unburden_head(awaited);
+            let hungry =
+                awaited || self.lanes.values().any(|lane| lane.follows() && is_hungry(lane, &limits));
+            if !hungry || self.head.window.bytes() > self.limits.window_bytes || !self.plan_head(db) {
                 return;
             }
             let places = self.head.take(*self.chunk);
@@ -194,7 +184,7 @@ impl Desk<'_> {
             self.hand_out(db, &places, events);
             self.head.end_leg_if_done();
         }
-        self.unfinished |= self.head.has_plan() || *self.fresh;
+        self.unfinished |= !self.head.is_between_legs() || *self.fresh;
     }
 
     /// Nobody follows the head: it goes to the present without reading.
@@ -224,14 +214,14 @@ impl Desk<'_> {
                 let Some(leg) = position.rest() else { return false };
                 self.head.begin(leg);
             }
-            plan(self.head, db, LONG_PLANS);
+            plan(self.head, db, self.limits.short_plan, self.limits.long_plans);
         }
         true
     }
 
-    /// Lanes that hold the head's memory leave it.
-    fn unburden_head(&mut self) {
-        while self.head.window.len() > MAX_WINDOW {
+    /// Lanes that hold the head's memory leave it. `awaited`: somebody waits for the head to go on.
+    fn unburden_head(&mut self, awaited: bool) {
+        while self.head.window.len() > self.limits.window {
             let first = self.head.window.first();
             let Some((&id, lane)) = self.lanes.iter_mut().find(|(_, lane)| lane.head_open.contains(&first))
             else {
@@ -240,10 +230,10 @@ impl Desk<'_> {
             leave(lane, id, self.head, self.flights, Feed::Own);
         }
         let starving = |lane: &Lane| lane.follows() && lane.queue.is_empty() && lane.flying.is_empty();
-        if self.head.window.bytes() > MAX_WINDOW_BYTES && self.lanes.values().any(starving) {
-            for (&id, lane) in
-                self.lanes.iter_mut().filter(|(_, lane)| lane.follows() && !lane.queue.is_empty())
-            {
+        let in_need = awaited || self.lanes.values().any(starving);
+        if in_need && self.head.window.bytes() > self.limits.window_bytes {
+            // What is in flight counts as well: a receiver that hangs holds it for the whole timeout.
+            for (&id, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.head_open.is_empty()) {
                 leave(lane, id, self.head, self.flights, Feed::Own);
             }
         }
@@ -251,7 +241,7 @@ impl Desk<'_> {
 
     /// Hands events to every lane that follows the head and wants them.
     fn hand_out(&mut self, db: &mut dyn Reading, places: &[Place], events: Vec<Arc<Event>>) {
-        let settled = if self.head.must_verify() {
+        let settled = if self.head.must_verify(|| db.snapshot()) {
             let followers = || self.lanes.iter().filter(|(_, lane)| lane.follows());
             let pairs: Vec<(i64, Place)> = events
                 .iter()
@@ -280,7 +270,7 @@ impl Desk<'_> {
             if !lane.follows() || !lane.endpoint.wants(event) || settled.contains(&(id, event.place)) {
                 continue;
             }
-            if lane.queue.len() >= FULL || lane.pending >= MAX_PENDING {
+            if lane.queue.len() >= self.limits.full || lane.pending >= self.limits.pending {
                 leave(lane, id, self.head, self.flights, Feed::Own);
             } else {
                 takers.push(id);
@@ -304,15 +294,16 @@ impl Desk<'_> {
 
     /// Reads on for a lane that fell behind, until it stands where the head stands.
     fn feed_from_own(&mut self, db: &mut dyn Reading, id: i64, lanes: usize) {
-        for _ in 0..CHUNKS_PER_ROUND {
+        let limits = self.limits;
+        for _ in 0..limits.chunks_per_round {
             let Some(lane) = self.lanes.get_mut(&id) else { return };
             let full = |reader: &Reader| {
-                reader.window.len() >= MAX_WINDOW || reader.window.bytes() > MAX_WINDOW_BYTES / lanes
+                reader.window.len() >= limits.window || reader.window.bytes() > limits.window_bytes / lanes
             };
-            if !is_hungry(lane) || lane.reader.as_ref().is_none_or(full) {
+            if !is_hungry(lane, &limits) || lane.reader.as_ref().is_none_or(full) {
                 return;
             }
-            if !plan_own(lane, &self.head.position, db, LONG_PLANS / lanes) {
+            if !plan_own(lane, &self.head.position, db, &limits, lanes) {
                 return;
             }
             let Some(reader) = &mut lane.reader else { return };
@@ -327,7 +318,7 @@ impl Desk<'_> {
         let Some(Lane { endpoint, reader: Some(reader), queue, flying, .. }) = self.lanes.get_mut(&id) else {
             return;
         };
-        let settled: HashSet<(i64, Place)> = if reader.must_verify() {
+        let settled: HashSet<(i64, Place)> = if reader.must_verify(|| db.snapshot()) {
             let wanted = events.iter().filter(|event| endpoint.wants(event));
             db.settled(&wanted.map(|event| (id, event.place)).collect::<Vec<_>>()).into_iter().collect()
         } else {
@@ -354,10 +345,11 @@ impl Desk<'_> {
     /// Fetches, and lets the next chunk follow the size of the events.
     fn fetch(&mut self, db: &mut dyn Reading, places: &[Place]) -> Vec<Arc<Event>> {
         let events = db.fetch(places);
-        match events.iter().map(Event::bytes).sum::<usize>() {
-            LARGE_CHUNK_BYTES.. => *self.chunk = (*self.chunk / 4).max(1),
-            0..SMALL_CHUNK_BYTES => *self.chunk = (*self.chunk * 2).min(MAX_CHUNK),
-            _ => {}
+        let bytes: usize = events.iter().map(Event::bytes).sum();
+        if bytes >= self.limits.large_chunk_bytes {
+            *self.chunk = (*self.chunk / 4).max(1);
+        } else if bytes < self.limits.small_chunk_bytes {
+            *self.chunk = (*self.chunk * 2).min(self.limits.max_chunk);
         }
         events.into_iter().map(Arc::new).collect()
     }
@@ -365,7 +357,7 @@ impl Desk<'_> {
 
 /// Sees to it that a lane's own reader has a plan. False: it stands where the head stands and joins it, or it has to
 /// wait for the head.
-fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limit: usize) -> bool {
+fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limits: &Limits, lanes: usize) -> bool {
     let Some(reader) = &mut lane.reader else { return false };
     while !reader.has_plan() {
         if reader.is_between_legs() {
@@ -376,15 +368,15 @@ fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limit: usize
             };
             reader.begin(leg);
         }
-        plan(reader, db, limit);
+        plan(reader, db, limits.short_plan, (limits.long_plans / lanes).max(1));
     }
     true
 }
 
 /// Plans the rest of the reader's leg: shortly, and again at length if it turns out to be long.
-fn plan(reader: &mut Reader, db: &mut dyn Reading, limit: usize) {
+fn plan(reader: &mut Reader, db: &mut dyn Reading, short: usize, limit: usize) {
     let Some(leg) = reader.unplanned() else { return };
-    let mut short = limit.min(SHORT_PLAN);
+    let mut short = limit.min(short);
     let mut places = db.plan(&leg, short);
     if places.len() == short && short < limit {
         short = limit;

@@ -153,17 +153,18 @@ impl Lane {
         }
     }
 
-    /// Where the store must say it stands; `None` when it follows the head and nothing of its own is open.
-    pub fn position_to_save(&self) -> Option<&Position> {
+    /// Where the store must say it stands; `None` when it follows the head and the head's position says it all. It does not
+    /// while something of its own is open, nor while the head, started anew, would hand out what lies before the lane:
+    /// events from before its registration.
+    pub fn position_to_save(&self, head: &Reader) -> Option<&Position> {
+        let reader = self.reader.as_ref()?;
         match self.feed {
             Feed::Head => None,
-            Feed::Joining => self.reader.as_ref().filter(|r| !r.window.is_empty()).map(Reader::low_water),
-            Feed::Own | Feed::Stopped => self.reader.as_ref().map(Reader::low_water),
+            Feed::Joining if reader.window.is_empty() => {
+                let joined_at = &reader.position;
+                joined_at.legs_to(head.low_water()).is_none().then_some(joined_at)
+            }
+            Feed::Joining | Feed::Own | Feed::Stopped => Some(reader.low_water()),
         }
-    }
-
-    /// Ids of the delivery rows that wait in `retries`.
-    pub fn waiting_rows(&self) -> impl Iterator<Item = i64> {
-        self.retries.iter().filter_map(|task| task.row.map(|row| row.id))
     }
 }

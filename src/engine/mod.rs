@@ -17,11 +17,12 @@
 //!   flight is free only after its outcome is written.
 //!
 //! What survives a crash is in the store only: positions never pass an event that is not settled, and what was settled
-//! beyond a position has a delivery row, which a reader looks for until it has finished its second batch (the first
-//! may have been begun before the crash, and the second ends after it).
+//! beyond a position has a delivery row, which a reader looks for until it has consumed all that had been committed when
+//! it started: no reader before it can have come further.
 
 pub mod feed;
 pub mod lane;
+pub mod limits;
 pub mod reader;
 pub mod round;
 pub mod store;
@@ -29,6 +30,7 @@ pub mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use limits::Limits;
 pub use round::Dispatcher;
 pub use store::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
 

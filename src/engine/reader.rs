@@ -1,13 +1,21 @@
 //! A reader: walks the outbox from a position, and knows how much of what it handed out is settled.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::event::Place;
-use crate::position::{Leg, Position};
+use crate::position::{Leg, Position, Snapshot};
 
-/// Batches until a reader that starts has passed everything that was sent before: the one it may have been in, and one
-/// that ends after the start.
-const UNVERIFIED_BATCHES: u8 = 2;
+/// Whether what a reader meets may have a delivery row from before it started.
+#[derive(Debug)]
+enum Check {
+    /// It has just started.
+    Begins,
+    /// Until it has consumed what this snapshot sees, which was taken after the start.
+    Until(Arc<Snapshot>),
+    /// Everything from before the start lies behind it.
+    Over,
+}
 
 /// Walks the outbox.
 #[derive(Debug)]
@@ -24,7 +32,7 @@ pub struct Reader {
     plan: VecDeque<Place>,
     /// The plan reaches the end of the leg.
     complete: bool,
-    unverified: u8,
+    check: Check,
 }
 
 impl Reader {
@@ -38,7 +46,7 @@ impl Reader {
             leg,
             plan: VecDeque::new(),
             complete: false,
-            unverified: UNVERIFIED_BATCHES,
+            check: Check::Begins,
         }
     }
 
@@ -47,9 +55,13 @@ impl Reader {
         self.window.front().unwrap_or(&self.position)
     }
 
-    /// Whether what it reads may have a delivery row from before it started.
-    pub fn must_verify(&self) -> bool {
-        self.unverified > 0
+    /// Whether what it reads may have a delivery row from before it started: it, the head or another process had read
+    /// further then, and nobody knows how far. At the latest up to `now`, a snapshot from after the start.
+    pub fn must_verify(&mut self, now: impl FnOnce() -> Arc<Snapshot>) -> bool {
+        if let Check::Begins = self.check {
+            self.check = Check::Until(now());
+        }
+        !matches!(self.check, Check::Over)
     }
 
     /// Whether it stands between two legs.
@@ -97,8 +109,8 @@ impl Reader {
         }
         if let Some(leg) = self.leg.take() {
             self.position = leg.end();
-            if self.position.upto.is_none() {
-                self.unverified = self.unverified.saturating_sub(1);
+            if matches!(&self.check, Check::Until(start) if start.is_within(&self.position.done)) {
+                self.check = Check::Over;
             }
         }
     }

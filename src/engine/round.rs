@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::feed::{self, Desk};
 use super::lane::{Feed, Lane, Origin, Task};
+use super::limits::Limits;
 use super::reader::Reader;
 use super::store::{Ledger, Settled, Store};
 use super::{Completion, Job, Transport};
 use crate::event::Timestamp;
-use crate::outcome::{self, Verdict};
+use crate::outcome::{self, Answer, Attempt, Fault, State, Verdict};
 use crate::position::Position;
 use crate::settings::Settings;
 
@@ -29,6 +30,25 @@ pub struct Turn {
     pub poll: bool,
 }
 
+/// What a dispatcher holds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// New events that wait in lanes.
+    pub waiting: usize,
+    /// New events that wait in the fullest lane.
+    pub longest_queue: usize,
+    /// Entries of the largest window.
+    pub unsettled: usize,
+    /// Bytes of the events in the head's window.
+    pub head_bytes: usize,
+    /// Events that would be fetched at a time.
+    pub chunk: usize,
+    /// Lanes that the head feeds.
+    pub following: usize,
+    /// Lanes.
+    pub lanes: usize,
+}
+
 /// A request in flight.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -42,14 +62,19 @@ pub struct Dispatcher<S, T> {
     store: S,
     transport: T,
     settings: Settings,
+    limits: Limits,
     chance: Box<dyn FnMut() -> f64>,
     head: Reader,
     saved_head: Position,
     /// A commit may have brought events that no snapshot of the head sees yet.
     fresh: bool,
+    /// Endpoints changed, and have not been read since.
+    endpoints_changed: bool,
     lanes: BTreeMap<i64, Lane>,
     flights: HashMap<u64, Flight>,
     next_ticket: u64,
+    /// Attempts that ended before they began: their events cannot be read.
+    unsent: Vec<Completion>,
     /// Outcomes to write, and whom to tell afterwards.
     ledger: Ledger,
     landed: Vec<(i64, Task)>,
@@ -80,23 +105,32 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             store,
             transport,
             settings: settings.clone(),
+            limits: Limits::default(),
             chance,
             head: Reader::at(saved_head.clone()),
             saved_head,
             fresh: true,
+            endpoints_changed: true,
             lanes: BTreeMap::new(),
             flights: HashMap::new(),
             next_ticket: 0,
+            unsent: Vec::new(),
             ledger: Ledger::default(),
             landed: Vec::new(),
             write_after: Timestamp::MIN,
             turn_of: 0,
-            chunk: feed::FIRST_CHUNK,
+            chunk: Limits::default().first_chunk,
             unfinished: false,
             trouble: None,
         };
         dispatcher.configure(settings);
         Ok(dispatcher)
+    }
+
+    /// The same dispatcher with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, chunk: limits.first_chunk, ..self }
     }
 
     /// Puts new settings in force.
@@ -111,6 +145,20 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.flights.len()
     }
 
+    /// What is held in memory.
+    pub fn load(&self) -> Load {
+        let readers = || self.lanes.values().filter_map(|lane| lane.reader.as_ref()).chain([&self.head]);
+        Load {
+            waiting: self.lanes.values().map(|lane| lane.queue.len()).sum(),
+            longest_queue: self.lanes.values().map(|lane| lane.queue.len()).max().unwrap_or(0),
+            unsettled: readers().map(|reader| reader.window.len()).max().unwrap_or(0),
+            head_bytes: self.head.window.bytes(),
+            chunk: self.chunk,
+            following: self.lanes.values().filter(|lane| lane.follows()).count(),
+            lanes: self.lanes.len(),
+        }
+    }
+
     /// A failed write since the last question, for the log.
     pub fn take_trouble(&mut self) -> Option<String> {
         self.trouble.take()
@@ -123,6 +171,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// flight is sent again.
     pub fn round(&mut self, turn: Turn) -> Result<Duration, S::Error> {
         self.fresh |= turn.woken || turn.poll;
+        // Remembered: while writes fail or sending is off, nothing is read.
+        self.endpoints_changed |= turn.endpoints_changed;
+        let turn = Turn { endpoints_changed: self.endpoints_changed, ..turn };
         self.collect(turn.now);
         if self.write(turn) && self.settings.enabled {
             self.read(turn)?;
@@ -134,47 +185,46 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     // ---- collect ------------------------------------------------------------------------------------------------
 
     fn collect(&mut self, now: Timestamp) {
-        let mut completions = Vec::new();
+        let mut completions = std::mem::take(&mut self.unsent);
         self.transport.collect(&mut completions);
         for Completion { ticket, attempt } in completions {
-            let Some(flight) = self.flights.get(&ticket) else { continue };
-            let Some(lane) = self.lanes.get_mut(&flight.lane) else {
-                self.flights.remove(&ticket);
+            let Some(Flight { lane: id, task, attempt: number }) = self.flights.remove(&ticket) else {
                 continue;
             };
-            let before = flight.task.row.map_or(0, |row| row.attempts_before);
-            let schedule = lane.endpoint.schedule.as_ref().unwrap_or(&self.settings.retry_schedule);
+            let mut lane = self.lanes.get_mut(&id);
+            let own_schedule = lane.as_ref().and_then(|lane| lane.endpoint.schedule.as_ref());
+            let schedule = own_schedule.unwrap_or(&self.settings.retry_schedule);
+            let before = task.row.map_or(0, |row| row.attempts_before);
             let chance = (self.chance)();
-            let decision = outcome::decide(&attempt.answer, flight.attempt - before, schedule, now, chance);
-            if let Some(until) = decision.hold_until {
+            let mut decision =
+                outcome::decide(&attempt.answer, number.saturating_sub(before), schedule, now, chance);
+            if let (Some(lane), Some(until)) = (&mut lane, decision.hold_until) {
                 lane.hold_until = lane.hold_until.max(until);
             }
-            let Some(flight) = self.flights.remove(&ticket) else { continue };
             if outcome::judge(&attempt.answer) == Verdict::OwnFault {
-                // No fault of the receiver's: it waits here, and no attempt is counted.
-                lane.hold_until = lane.hold_until.max(now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
-                lane.flying.remove(&flight.task.event.place);
-                if flight.task.row.is_some() {
-                    lane.retries.push_front(flight.task);
-                } else if flight.task.origin != Origin::Loose {
-                    lane.queue.push_front(flight.task);
+                if let Some(lane) = lane {
+                    land_own_fault(lane, task, now);
                 }
                 continue;
             }
+            if lane.is_none() && task.row.is_none() && decision.state != State::Delivered {
+                // Its endpoint is gone or inactive: nobody will try again.
+                decision.state = State::Dead;
+            }
             if decision.disable {
-                self.ledger.disabled.push((flight.lane, "410 Gone".to_owned()));
+                self.ledger.disabled.push((id, "410 Gone".to_owned()));
             }
             self.ledger.settled.push(Settled {
-                endpoint: flight.lane,
-                place: flight.task.event.place,
-                event: flight.task.event.id,
-                delivery: flight.task.row.map(|row| row.id),
-                attempts: flight.attempt,
+                endpoint: id,
+                place: task.event.place,
+                event: task.event.id,
+                delivery: task.row.map(|row| row.id),
+                attempts: number,
                 state: decision.state,
                 attempt,
                 ended_at: now,
             });
-            self.landed.push((flight.lane, flight.task));
+            self.landed.push((id, task));
         }
     }
 
@@ -191,18 +241,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         }
         self.ledger.positions.clear();
         self.ledger.joined.clear();
-        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits.
-        if self.head.has_passed && *self.head.low_water() != self.saved_head {
-            self.ledger.positions.push((0, self.head.low_water().clone()));
-        }
-        for (&id, lane) in &self.lanes {
-            match lane.position_to_save() {
-                Some(position) if lane.saved.as_ref() != Some(position) => {
-                    self.ledger.positions.push((id, position.clone()));
-                }
-                None if lane.saved.is_some() => self.ledger.joined.push(id),
-                _ => {}
-            }
+        // Not before the change was read: an endpoint that starts anew at the present has a position in the store that must
+        // not be overwritten.
+        if !turn.endpoints_changed {
+            self.note_positions();
         }
         if self.ledger.is_empty() {
             return true;
@@ -216,6 +258,25 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         true
     }
 
+    /// Notes which positions have moved.
+    fn note_positions(&mut self) {
+        for (&id, lane) in &self.lanes {
+            match lane.position_to_save(&self.head) {
+                Some(position) if lane.saved.as_ref() != Some(position) => {
+                    self.ledger.positions.push((id, position.clone()));
+                }
+                None if lane.saved.is_some() => self.ledger.joined.push(id),
+                _ => {}
+            }
+        }
+        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits. But who
+        // joins the head relies on its position.
+        let is_news = self.head.has_passed || !self.ledger.joined.is_empty();
+        if is_news && *self.head.low_water() != self.saved_head {
+            self.ledger.positions.push((0, self.head.low_water().clone()));
+        }
+    }
+
     /// The ledger is durable: slots are free, windows move.
     fn written(&mut self) {
         let ledger = std::mem::take(&mut self.ledger);
@@ -224,7 +285,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             lane.flying.remove(&settled.place);
             let was_pending = settled.delivery.is_some();
             match settled.state {
-                outcome::State::Pending { next_attempt_at } => {
+                State::Pending { next_attempt_at } => {
                     lane.pending += usize::from(!was_pending);
                     lane.next_due =
                         Some(lane.next_due.map_or(next_attempt_at, |due| due.min(next_attempt_at)));
@@ -269,6 +330,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         // The store lends its transaction to the closure, which needs the rest of `self`.
         let mut desk = Desk {
             settings: &self.settings,
+            limits: self.limits,
             head: &mut self.head,
             lanes: &mut self.lanes,
             flights: &mut self.flights,
@@ -281,6 +343,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 desk.read(db, turn);
                 desk.unfinished
             })?;
+            self.endpoints_changed = false;
         }
         Ok(())
     }
@@ -316,13 +379,19 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let ticket = self.next_ticket;
         let attempt = task.row.map_or(0, |row| row.attempts).saturating_add(1);
         lane.flying.insert(task.event.place, ticket);
-        self.transport.submit(Job {
-            ticket,
-            endpoint: Arc::clone(&lane.endpoint),
-            event: Arc::clone(&task.event),
-            attempt,
-            timeout: lane.endpoint.timeout.unwrap_or(self.settings.request_timeout),
-        });
+        if let Some(reason) = &task.event.unreadable {
+            let answer = Answer::Failed { fault: Fault::Poison, message: reason.clone() };
+            let attempt = Attempt { started_at: now, duration: Duration::ZERO, answer };
+            self.unsent.push(Completion { ticket, attempt });
+        } else {
+            self.transport.submit(Job {
+                ticket,
+                endpoint: Arc::clone(&lane.endpoint),
+                event: Arc::clone(&task.event),
+                attempt,
+                timeout: lane.endpoint.timeout.unwrap_or(self.settings.request_timeout),
+            });
+        }
         self.flights.insert(ticket, Flight { lane: id, task, attempt });
         true
     }
@@ -333,7 +402,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if self.write_after > now {
             return until(self.write_after, now);
         }
-        if self.unfinished && self.settings.enabled {
+        if !self.unsent.is_empty() || (self.unfinished && self.settings.enabled) {
             return Duration::ZERO;
         }
         let timers = self.lanes.values().filter(|lane| lane.feed != Feed::Stopped).flat_map(|lane| {
@@ -344,6 +413,17 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let next = timers.flatten().map(|at| until(at, now)).min();
         next.filter(|_| self.settings.enabled)
             .map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
+    }
+}
+
+/// No fault of the receiver's: the event waits in its lane, and no attempt is counted.
+fn land_own_fault(lane: &mut Lane, task: Task, now: Timestamp) {
+    lane.hold_until = lane.hold_until.max(now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
+    lane.flying.remove(&task.event.place);
+    if task.row.is_some() {
+        lane.retries.push_front(task);
+    } else if task.origin != Origin::Loose {
+        lane.queue.push_front(task);
     }
 }
 

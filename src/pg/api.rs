@@ -97,6 +97,11 @@ fn wake() {
 }
 
 #[pg_extern(sql = false)]
+fn recheck() {
+    wake::recheck_at_commit();
+}
+
+#[pg_extern(sql = false)]
 fn is_preloaded() -> bool {
     wake::preloaded()
 }
@@ -108,22 +113,40 @@ fn worker_pid() -> Option<i32> {
     i32::try_from(pid).ok().filter(|pid| *pid != 0)
 }
 
-/// Fires after any statement that changed endpoints, their secrets or attachments.
-#[pg_trigger(sql = false)]
-fn changed<'a>(
-    trigger: &'a PgTrigger<'a>,
-) -> Result<Option<PgHeapTuple<'a, impl pgrx::WhoAllocated>>, ErrorReport> {
-    // SAFETY: the relation of a firing trigger is open; the names are NUL-terminated; an unknown oid is checked.
+/// Tells PostgreSQL that [`webhook_pg_changed`] follows the version 1 calling convention.
+#[unsafe(no_mangle)]
+#[doc(hidden)]
+pub extern "C" fn pg_finfo_webhook_pg_changed() -> &'static pg_sys::Pg_finfo_record {
+    const RECORD: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &RECORD
+}
+
+/// The trigger function `webhook.changed()`: fires after any statement that changed endpoints, their secrets or
+/// attachments. By hand because pgrx's wrapper panics when somebody calls it outside of a trigger.
+///
+/// # Safety
+/// Called by PostgreSQL's function manager.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn webhook_pg_changed(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: a trigger's context is its TriggerData, whose relation is open; the name is NUL-terminated.
     unsafe {
-        let relation = trigger.relation().map_err(|e| Error::new(Kind::WrongObject, e.to_string()))?;
-        let namespace = relation.namespace_oid();
-        pg_sys::CacheInvalidateRelcacheByRelid(relation.oid());
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                "webhook.changed() can only be called as a trigger"
+            );
+        }
+        let relation = (*context.cast::<pg_sys::TriggerData>()).tg_relation;
+        pg_sys::CacheInvalidateRelcacheByRelid((*relation).rd_id);
         // Whoever caches endpoints listens to their table alone, and secrets are part of an endpoint.
-        let endpoints = pg_sys::get_relname_relid(c"endpoint".as_ptr(), namespace);
+        let endpoints = pg_sys::get_relname_relid(c"endpoint".as_ptr(), (*(*relation).rd_rel).relnamespace);
         if endpoints != pg_sys::InvalidOid {
             pg_sys::CacheInvalidateRelcacheByRelid(endpoints);
         }
     }
     wake::at_commit();
-    Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByPostgres>>)
+    pg_sys::Datum::null()
 }

@@ -315,7 +315,10 @@ impl Table {
             });
             if !known {
                 return Err(Error::new(Kind::UndefinedColumn, "unknown column")
-                    .detail(format!("Table {} has no column {name:?}.", self.qualified)));
+                    .detail(format!("Table {} has no column {name:?}.", self.qualified))
+                    .hint(
+                        "Name columns as they are stored: in lower case unless they were created in quotes.",
+                    ));
             }
         }
         Ok(())

@@ -25,6 +25,8 @@ struct Slot {
     pid: AtomicU32,
     /// Address of its worker's latch.
     latch: AtomicU64,
+    /// Something changed that the worker looks at only now and then.
+    recheck: AtomicBool,
 }
 
 /// All slots.
@@ -46,6 +48,8 @@ static WORKERS: PgAtomic<Slots> = unsafe { PgAtomic::new(c"webhook_pg workers") 
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 /// This backend's transaction has something for the worker.
 static MARKED: AtomicBool = AtomicBool::new(false);
+/// It has more for it than events: deliveries to try again, the extension itself.
+static RECHECK: AtomicBool = AtomicBool::new(false);
 /// The callback is registered. Once per backend: pg_net's pile of one callback per transaction made sessions slow.
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
@@ -73,6 +77,19 @@ pub fn at_commit() {
     MARKED.store(true, Ordering::Relaxed);
 }
 
+/// As [`at_commit`], and the worker looks at everything it otherwise looks at every `poll_interval`.
+pub fn recheck_at_commit() {
+    at_commit();
+    RECHECK.store(true, Ordering::Relaxed);
+}
+
+/// Whether anybody asked the worker of this database to look at everything since the last question.
+pub fn take_recheck() -> bool {
+    // SAFETY: a plain global, set before any transaction starts.
+    let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
+    slot_of(database).is_some_and(|slot| slot.recheck.swap(false, Ordering::AcqRel))
+}
+
 /// Runs at the end of every transaction of this backend. An error here would take down the cluster, so it does
 /// nothing but read atomics and set a latch.
 #[pg_guard]
@@ -80,23 +97,30 @@ unsafe extern "C-unwind" fn on_transaction_end(event: pg_sys::XactEvent::Type, _
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
     match event {
         XACT_EVENT_COMMIT => {
+            let recheck = RECHECK.swap(false, Ordering::Relaxed);
             if MARKED.swap(false, Ordering::Relaxed) {
-                wake_now();
+                wake_now(recheck);
             }
         }
-        XACT_EVENT_ABORT | XACT_EVENT_PREPARE => MARKED.store(false, Ordering::Relaxed),
+        XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
+            MARKED.store(false, Ordering::Relaxed);
+            RECHECK.store(false, Ordering::Relaxed);
+        }
         _ => {}
     }
 }
 
 /// Sets the latch of the worker that serves this backend's database, if there is one.
-fn wake_now() {
+fn wake_now(recheck: bool) {
     if !preloaded() {
         return;
     }
     // SAFETY: a plain global, set before any transaction starts.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
     if let Some(slot) = slot_of(database) {
+        if recheck {
+            slot.recheck.store(true, Ordering::Release);
+        }
         let latch = slot.latch.load(Ordering::Acquire) as *mut pg_sys::Latch;
         if !latch.is_null() {
             // SAFETY: the address of a latch inside a PGPROC, see the module's doc.

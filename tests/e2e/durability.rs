@@ -13,7 +13,7 @@ fn fifty_immediate_stops_with_asynchronous_commits_send_no_ghost() {
     const STOPS: usize = 50;
     let cluster = Cluster::start(&[("wal_writer_delay", "10s")]);
     let mut scene = Scene::new(&cluster, "durability_ghosts", "", |_, _| Reply::ok());
-    let writers = Writers::start(&scene, 4, "SET synchronous_commit = off", millis(1));
+    let writers = Writers::start(&scene, 4, "SET synchronous_commit = off", millis(25));
     for stop in 0..STOPS {
         // Rows of this round were sent and the worker is in the middle of sending more.
         let known = writers.acknowledged();

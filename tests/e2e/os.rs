@@ -82,9 +82,11 @@ pub fn wait_until_gone(pids: &[u32], deadline: Duration) {
     });
 }
 
-/// Whether a process runs; one that nobody has reaped yet does not.
+/// Whether a process runs; one that nobody has reaped yet does not. The main thread of a process that exits can be dead
+/// while its other threads, and with them its memory, are still on their way out.
 pub fn is_running(pid: u32) -> bool {
-    state_and_parent(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state_and_parent(pid).is_some_and(|(state, _)| threads > 1 || !matches!(state, 'Z' | 'X'))
 }
 
 /// Processes whose parent is this one.

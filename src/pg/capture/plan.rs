@@ -168,6 +168,11 @@ impl Column {
         if attribute.attisdropped {
             return None;
         }
+        // A virtual generated column has no value in a trigger's row.
+        #[cfg(feature = "pg18")]
+        if attribute.attgenerated as u8 == b'v' {
+            return None;
+        }
         let mut label = Vec::new();
         json::push_string(&mut label, catalog::attribute_name(attribute));
         label.push(b':');

@@ -5,10 +5,11 @@
 
 use std::ffi::CStr;
 
-use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 use super::pinned::{self, Pinned};
 use crate::json;
+use crate::pg::transaction::subtransaction;
 
 /// How the values of a column are written.
 pub(super) enum Writer {
@@ -36,6 +37,8 @@ pub(super) enum Writer {
     Pinned(Function),
     /// `to_json`, under pinned settings unless no setting can matter.
     ToJson(Function, bool),
+    /// The same by somebody else's code, which may fail.
+    Foreign(Box<Writer>),
 }
 
 /// A function ready to call. What it caches lives in its plan's memory context.
@@ -73,6 +76,16 @@ impl Function {
             function.0.fn_expr = call.cast();
             function
         }
+    }
+
+    /// Whether it is the output function of text under another name, as for citext.
+    ///
+    /// # Safety
+    /// `context` is as for [`new`](Self::new).
+    unsafe fn is_text(&self, context: pg_sys::MemoryContext) -> bool {
+        // SAFETY: the caller's promise.
+        let text = unsafe { Self::new(pg_sys::Oid::from(pg_sys::F_TEXTOUT), context) };
+        self.0.fn_addr.map(|f| f as usize) == text.0.fn_addr.map(|f| f as usize)
     }
 
     /// Calls an output function.
@@ -166,7 +179,7 @@ impl Writer {
             pg_sys::INT2OID => Self::Int2,
             pg_sys::INT4OID => Self::Int4,
             pg_sys::INT8OID => Self::Int8,
-            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID | pg_sys::XMLOID => Self::Text,
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Self::Text,
             pg_sys::NAMEOID => Self::Name,
             pg_sys::UUIDOID => Self::Uuid,
             pg_sys::BYTEAOID => Self::Bytea,
@@ -179,17 +192,22 @@ impl Writer {
             pg_sys::INTERVALOID => Self::Interval(output()),
             // SAFETY: a catalog lookup, and the caller's promise about `context`.
             _ => unsafe {
-                let element = pg_sys::get_element_type(oid);
-                if element != pg_sys::InvalidOid {
-                    let plain = is_plain(base_type(element));
+                let element = match pg_sys::get_element_type(oid) {
+                    pg_sys::InvalidOid => oid,
+                    element => base_type(element),
+                };
+                let plain = is_plain(element);
+                // Only casts run code that is not C; a composite may hold a value of such a type.
+                let foreign = pg_sys::type_is_rowtype(element) || has_json_cast(element);
+                let writer = if foreign || element != oid {
                     Self::ToJson(Function::to_json(oid, context), !plain)
-                } else if pg_sys::type_is_rowtype(oid) || has_json_cast(oid) {
-                    Self::ToJson(Function::to_json(oid, context), true)
-                } else if is_plain(oid) {
+                } else if plain {
                     Self::Output(output())
                 } else {
-                    Self::Pinned(output())
-                }
+                    let output = output();
+                    if output.is_text(context) { Self::Text } else { Self::Pinned(output) }
+                };
+                if foreign { Self::Foreign(Box::new(writer)) } else { writer }
             },
         }
     }
@@ -275,7 +293,35 @@ impl Writer {
                     let info = (&raw const *function.0).cast_mut();
                     out.extend_from_slice(bytes(pg_sys::FunctionCall1Coll(info, pg_sys::InvalidOid, datum)));
                 }
+                Self::Foreign(writer) => {
+                    let end = out.len();
+                    if !survives(|| writer.write(out, datum)) {
+                        out.truncate(end);
+                        out.extend_from_slice(b"null");
+                    }
+                }
             }
+        }
+    }
+}
+
+/// Runs somebody else's code in a subtransaction of its own, so that an error undoes what it did and nothing else. False,
+/// after a WARNING: it failed. Cancelling goes through.
+///
+/// # Safety
+/// `act` leaves nothing half done in memory when it unwinds.
+unsafe fn survives(act: impl FnOnce()) -> bool {
+    // SAFETY: the caller's promise.
+    match unsafe { subtransaction(act) } {
+        Ok(()) => true,
+        Err(message) => {
+            ereport!(
+                WARNING,
+                PgSqlErrorCode::ERRCODE_WARNING,
+                "a value could not be written as JSON and is sent as null",
+                format!("Its type's function failed: {message}")
+            );
+            false
         }
     }
 }

@@ -6,7 +6,9 @@ use pgrx::prelude::*;
 mod tests {
     use pgrx::prelude::*;
 
+    use crate::config::Config;
     use crate::pg::tests::{maybe, one, register, run, sqlstate, written};
+    use crate::retry::Schedule;
 
     #[pg_test]
     fn the_secret_is_shown_once_and_masked_ever_after() {
@@ -255,7 +257,8 @@ mod tests {
         );
         let rows =
             format!("SELECT config FROM ({}) AS e", include_str!("../../../sql/statements/endpoints.sql"));
-        let endpoint = crate::config::Config::endpoint(id, "active", &one::<String>(&rows), &[]).unwrap();
+        let endpoint =
+            Config::endpoint(id, "active", &one::<String>(&rows), &Schedule::new(Vec::new())).unwrap();
         assert_eq!(endpoint.timeout, Some(std::time::Duration::from_secs(3)));
         assert_eq!(endpoint.schedule.map(|s| s.attempts()), Some(3));
         assert_eq!((endpoint.headers.len(), endpoint.secrets.len()), (1, 1));

@@ -101,7 +101,7 @@ mod tests {
         {
             let id = delivery(state);
             assert_eq!(one::<bool>(&format!("SELECT webhook_retry({id})")), answer, "{state}");
-            let due = format!("SELECT state = 'pending' AND next_attempt_at <= clock_timestamp() AND attempts = 3 AND finished_at IS NULL
+            let due = format!("SELECT state = 'pending' AND next_attempt_at <= clock_timestamp() AND attempts = 3 AND attempts_before = 3 AND finished_at IS NULL
                                  FROM webhook.delivery WHERE id = {id}");
             assert_eq!(one::<bool>(&due), answer, "{state}");
         }

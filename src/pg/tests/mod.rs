@@ -1,5 +1,11 @@
 //! In-server tests of the SQL functions: one promise each. Every test runs in a transaction that is rolled back.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy takes #[pg_test] functions for production code"
+)]
 
+mod capture;
 mod endpoints;
 mod events;
 mod privileges;

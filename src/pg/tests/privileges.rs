@@ -25,9 +25,6 @@ mod tests {
                   FROM pg_class c JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = c.oid
                 UNION ALL
                 SELECT t.oid::regtype::text, coalesce(t.typacl, acldefault('T', t.typowner))
-                  FROM pg_type t JOIN member m ON m.classid = 'pg_class'::regclass AND m.objid = t.typrelid
-                UNION ALL
-                SELECT t.oid::regtype::text, coalesce(t.typacl, acldefault('T', t.typowner))
                   FROM pg_type t JOIN member m ON m.classid = 'pg_type'::regclass AND m.objid = t.oid
                  WHERE t.typelem = 0
                 UNION ALL

@@ -1,0 +1,52 @@
+//! The engine's own limits. Not settings: nobody should have to know them. A value, so that tests can make them tiny and
+//! meet in a few events what production meets in a million.
+
+/// How much the engine holds in memory, and in which portions it reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Events fetched at a time, at first. Afterwards it follows the size of the events.
+    pub first_chunk: usize,
+    /// Events fetched at a time at most.
+    pub max_chunk: usize,
+    /// Bytes of a chunk from which the next one is smaller.
+    pub large_chunk_bytes: usize,
+    /// Bytes of a chunk under which the next one is larger.
+    pub small_chunk_bytes: usize,
+    /// Chunks read for one reader in one round, so that completions are not kept waiting.
+    pub chunks_per_round: usize,
+    /// A lane with fewer waiting events than this is fed.
+    pub hungry: usize,
+    /// A lane that follows the head and has this many waiting events leaves it.
+    pub full: usize,
+    /// Events handed out and not settled by one reader. Beyond, the lane that holds the oldest leaves the head.
+    pub window: usize,
+    /// Bytes of unsettled events in the head's window, and in all others together.
+    pub window_bytes: usize,
+    /// Places planned at a time, at first.
+    pub short_plan: usize,
+    /// Places planned at a time over all readers when a leg turns out to be long (16 bytes each). A plan scans the rest of
+    /// its leg, so small plans would make a long backlog quadratic: one million of three take 1.4 s.
+    pub long_plans: usize,
+    /// Pending deliveries of one endpoint. Beyond, it is fed nothing new: a dead endpoint costs a thousand rows, not a
+    /// million.
+    pub pending: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_chunk: 32,
+            max_chunk: 256,
+            large_chunk_bytes: 4 * 1024 * 1024,
+            small_chunk_bytes: 512 * 1024,
+            chunks_per_round: 4,
+            hungry: 128,
+            full: 1024,
+            window: 8192,
+            window_bytes: 32 * 1024 * 1024,
+            short_plan: 1024,
+            long_plans: 1_000_000,
+            pending: 1000,
+        }
+    }
+}

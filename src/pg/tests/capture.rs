@@ -1,0 +1,484 @@
+//! Capture and attachments: what a change of a table leaves in the outbox.
+
+use pgrx::prelude::*;
+
+#[pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use crate::pg::tests::{maybe, one, register, run, sqlstate};
+
+    /// A table of contacts, attached, and an endpoint that wants everything.
+    fn contacts() {
+        register("all", "");
+        run("CREATE TABLE contact (id bigint PRIMARY KEY, name text, age int);
+             SELECT webhook_attach('contact')");
+    }
+
+    /// The events of the outbox, one a line: type, key, data, previous.
+    fn events() -> Vec<String> {
+        one::<Vec<String>>(
+            "SELECT coalesce(array_agg(concat_ws(' ', type, key, data, previous) ORDER BY xid, seq), '{}')
+               FROM webhook.outbox",
+        )
+    }
+
+    fn types() -> String {
+        maybe::<String>("SELECT string_agg(type, ' ' ORDER BY xid, seq) FROM webhook.outbox")
+            .unwrap_or_default()
+    }
+
+    #[pg_test]
+    fn insert_update_and_delete_leave_the_exact_row() {
+        contacts();
+        run(r#"INSERT INTO contact VALUES (1, E'a"\\\n', NULL)"#);
+        run("UPDATE contact SET age = 40");
+        run("DELETE FROM contact");
+        assert_eq!(
+            events(),
+            [
+                r#"contact.created {"id":1} {"id":1,"name":"a\"\\\n","age":null}"#,
+                r#"contact.updated {"id":1} {"id":1,"name":"a\"\\\n","age":40} {"age":null}"#,
+                r#"contact.deleted {"id":1} {"id":1,"name":"a\"\\\n","age":40}"#,
+            ]
+        );
+    }
+
+    #[pg_test]
+    fn an_update_that_changes_nothing_leaves_nothing() {
+        contacts();
+        run("INSERT INTO contact VALUES (1, repeat('long', 10000), 1)");
+        run("UPDATE contact SET age = age");
+        run("UPDATE contact SET name = name || ''");
+        assert_eq!(types(), "contact.created");
+    }
+
+    #[pg_test]
+    fn previous_holds_the_old_values_of_changed_columns_only() {
+        contacts();
+        run("INSERT INTO contact VALUES (1, 'a', 1), (2, 'b', 2)");
+        run("UPDATE contact SET name = 'b'");
+        assert_eq!(
+            maybe::<String>("SELECT string_agg(previous, '') FROM webhook.outbox").as_deref(),
+            Some(r#"{"name":"a"}"#)
+        );
+    }
+
+    #[pg_test]
+    fn columns_exclude_watch_and_key_choose_what_travels() {
+        register("all", "");
+        run("CREATE TABLE t (id int PRIMARY KEY, a int, b int, c int);
+             SELECT webhook_attach('t', columns => '{id,a,b}', exclude => '{b}', watch => '{c}', key => '{a,id}');
+             INSERT INTO t VALUES (1, 2, 3, 4);
+             UPDATE t SET a = 5;
+             UPDATE t SET a = 6, c = 7;
+             UPDATE t SET c = 8");
+        assert_eq!(
+            events(),
+            [
+                r#"t.created {"a":2,"id":1} {"id":1,"a":2}"#,
+                r#"t.updated {"a":6,"id":1} {"id":1,"a":6} {"a":5}"#,
+                r#"t.updated {"a":6,"id":1} {"id":1,"a":6}"#,
+            ]
+        );
+    }
+
+    #[pg_test]
+    fn a_table_without_a_primary_key_has_events_without_a_key() {
+        register("all", "");
+        run("CREATE TABLE t (a int); SELECT webhook_attach('t'); INSERT INTO t VALUES (1)");
+        assert_eq!(events(), [r#"t.created {"a":1}"#]);
+    }
+
+    #[pg_test]
+    fn a_rolled_back_savepoint_leaves_nothing_and_the_rest_stays_in_order() {
+        contacts();
+        run("DO $$
+             BEGIN
+                 INSERT INTO contact VALUES (1);
+                 BEGIN
+                     INSERT INTO contact VALUES (2);
+                     RAISE 'undo';
+                 EXCEPTION WHEN OTHERS THEN
+                     INSERT INTO contact VALUES (3);
+                 END;
+                 BEGIN
+                     INSERT INTO contact VALUES (4);
+                 EXCEPTION WHEN OTHERS THEN
+                     NULL;
+                 END;
+                 INSERT INTO contact VALUES (5);
+             END $$");
+        assert_eq!(
+            one::<String>("SELECT string_agg(key, '' ORDER BY seq) FROM webhook.outbox"),
+            r#"{"id":1}{"id":3}{"id":4}{"id":5}"#
+        );
+    }
+
+    #[pg_test]
+    fn a_trigger_that_fails_in_an_exception_block_takes_only_its_own_events_along() {
+        contacts();
+        run("CREATE TABLE log (id int); SELECT webhook_attach('log');
+             CREATE FUNCTION logs() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 BEGIN
+                     INSERT INTO log VALUES (NEW.id);
+                     PERFORM 1 / (NEW.id - 2);
+                 EXCEPTION WHEN division_by_zero THEN
+                     NULL;
+                 END;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER z AFTER INSERT ON contact FOR EACH ROW EXECUTE FUNCTION logs();
+             INSERT INTO contact VALUES (1), (2), (3)");
+        assert_eq!(types(), "contact.created log.created contact.created contact.created log.created");
+    }
+
+    /// Random nests of savepoints: what the outbox holds must equal what the table's own history holds.
+    #[pg_test]
+    fn any_nest_of_subtransactions_keeps_exactly_what_was_kept() {
+        register("all", "");
+        run("CREATE TABLE step (n int PRIMARY KEY, depth int);
+             SELECT webhook_attach('step');
+             CREATE SEQUENCE step_seq;
+             CREATE FUNCTION walk(depth int) RETURNS void LANGUAGE plpgsql AS $$
+             BEGIN
+                 FOR i IN 1..4 LOOP
+                     IF random() < 0.6 THEN
+                         INSERT INTO step SELECT nextval('step_seq'), depth FROM generate_series(1, 1 + (random() * 3)::int);
+                     END IF;
+                     IF depth < 5 AND random() < 0.6 THEN
+                         BEGIN
+                             PERFORM walk(depth + 1);
+                             IF random() < 0.5 THEN
+                                 RAISE 'undo';
+                             END IF;
+                         EXCEPTION WHEN raise_exception THEN
+                             NULL;
+                         END;
+                     END IF;
+                 END LOOP;
+             END $$;
+             CREATE FUNCTION nest() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF NEW.depth < 3 AND random() < 0.3 THEN
+                     BEGIN
+                         PERFORM walk(NEW.depth + 2);
+                         IF random() < 0.5 THEN
+                             RAISE 'undo';
+                         END IF;
+                     EXCEPTION WHEN raise_exception THEN
+                         NULL;
+                     END;
+                 END IF;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER z AFTER INSERT ON step FOR EACH ROW EXECUTE FUNCTION nest()");
+        for round in 0..40 {
+            run(&format!("SELECT setseed({round} / 40.0)"));
+            run("SELECT walk(0)");
+        }
+        assert!(one::<i64>("SELECT count(*) FROM step") > 100);
+        assert_eq!(
+            one::<i64>(
+                "SELECT count(*) FROM step FULL JOIN webhook.outbox ON (data::json->>'n')::int = n
+                  WHERE n IS NULL OR seq IS NULL"
+            ),
+            0
+        );
+        assert_eq!(one::<bool>("SELECT count(*) = count(DISTINCT data) FROM webhook.outbox"), true);
+    }
+
+    #[pg_test]
+    fn later_statements_of_the_transaction_see_the_events_of_many_rows_in_order() {
+        contacts();
+        run("INSERT INTO contact SELECT n, 'n' || n FROM generate_series(1, 3500) AS n");
+        assert_eq!(one::<i64>("SELECT count(*) FROM webhook.outbox"), 3500);
+        assert!(one::<bool>(
+            "SELECT bool_and(n = id) FROM (SELECT row_number() OVER (ORDER BY xid, seq) AS n,
+                                                 (data::json->>'id')::int AS id FROM webhook.outbox) AS o"
+        ));
+        assert!(one::<bool>("SELECT count(DISTINCT id) = 3500 FROM webhook.outbox"));
+    }
+
+    #[pg_test]
+    fn on_conflict_raises_one_event_for_each_changed_row() {
+        contacts();
+        run("INSERT INTO contact VALUES (1, 'a')");
+        run("INSERT INTO contact VALUES (1, 'b'), (2, 'b') ON CONFLICT (id) DO NOTHING");
+        run("INSERT INTO contact VALUES (1, 'c') ON CONFLICT (id) DO UPDATE SET name = excluded.name");
+        assert_eq!(types(), "contact.created contact.created contact.updated");
+    }
+
+    #[pg_test]
+    fn a_partitioned_table_is_captured_by_every_path_under_its_own_name() {
+        register("all", "");
+        run("CREATE TABLE p (id int, k int, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);
+             SELECT webhook_attach('p');
+             CREATE TABLE p2 (k int NOT NULL, id int NOT NULL);
+             ALTER TABLE p ATTACH PARTITION p2 FOR VALUES IN (2);
+             INSERT INTO p VALUES (1, 1);
+             INSERT INTO p2 VALUES (2, 2);
+             UPDATE p SET k = 2 WHERE id = 1");
+        assert_eq!(types(), "p.created p.created p.deleted p.created");
+        assert_eq!(
+            one::<String>("SELECT string_agg(key, '' ORDER BY seq) FROM webhook.outbox"),
+            r#"{"id":1,"k":1}{"id":2,"k":2}{"id":1,"k":1}{"id":1,"k":2}"#
+        );
+    }
+
+    #[pg_test]
+    fn foreign_key_cascades_are_captured() {
+        contacts();
+        run("CREATE TABLE note (id int PRIMARY KEY, contact_id bigint REFERENCES contact ON DELETE CASCADE);
+             SELECT webhook_attach('note');
+             INSERT INTO contact VALUES (1);
+             INSERT INTO note VALUES (1, 1), (2, 1);
+             DELETE FROM contact");
+        assert_eq!(
+            one::<String>(
+                "SELECT string_agg(type, ' ' ORDER BY type) FROM webhook.outbox WHERE operation = 'deleted'"
+            ),
+            "contact.deleted note.deleted note.deleted"
+        );
+    }
+
+    #[pg_test]
+    fn a_row_over_the_limit_becomes_a_thin_event() {
+        contacts();
+        run("INSERT INTO contact VALUES (1, repeat('x', 1024 * 1024 - 31), 1)");
+        run("INSERT INTO contact VALUES (2, repeat('x', 1024 * 1024 - 30), 1)");
+        run("INSERT INTO contact VALUES (3, repeat('x', 200 * 1024 * 1024), 1)");
+        assert_eq!(
+            one::<String>(
+                "SELECT string_agg(concat(key, truncated, length(data)), ' ' ORDER BY seq) FROM webhook.outbox"
+            ),
+            r#"{"id":1}f1048576 {"id":2}t {"id":3}t"#
+        );
+    }
+
+    #[pg_test]
+    fn nothing_is_written_while_nobody_wants_it() {
+        run("CREATE TABLE contact (id int); SELECT webhook_attach('contact')");
+        run("INSERT INTO contact VALUES (1)");
+        let id = register("deletions", ", events => '{*.deleted}'");
+        run("INSERT INTO contact VALUES (2); DELETE FROM contact WHERE id = 1");
+        run(&format!("SELECT webhook_pause({id})"));
+        run("DELETE FROM contact");
+        assert_eq!(types(), "contact.deleted contact.deleted");
+    }
+
+    #[pg_test]
+    fn a_hand_made_trigger_captures_nothing() {
+        contacts();
+        let id: i64 = one("SELECT id FROM webhook.attachment");
+        run("CREATE TABLE other (id int, secret text)");
+        for (name, when) in
+            [(format!("webhook_pg_{id}"), "AFTER"), ("any".to_owned(), "AFTER"), ("b".to_owned(), "BEFORE")]
+        {
+            run(&format!(
+                "CREATE TRIGGER {name} {when} INSERT OR UPDATE OR DELETE ON other
+                    FOR EACH ROW EXECUTE FUNCTION webhook.capture()"
+            ));
+        }
+        run("INSERT INTO other VALUES (1, 'x'); UPDATE other SET secret = 'y'");
+        assert_eq!(types(), "");
+        assert_eq!(one::<String>("SELECT secret FROM other"), "y");
+    }
+
+    #[pg_test]
+    fn values_are_what_to_jsonb_says_whatever_the_session_sets() {
+        register("all", "");
+        run("CREATE TYPE mood AS ENUM ('sad', 'happy day');
+             CREATE TYPE pair AS (x int, at timestamptz);
+             CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+             CREATE TABLE zoo (
+                 a bool, b int2, c int4, d int8, e float4, f float8, g numeric, h text, i varchar(9), j char(5), k name,
+                 l mood, m json, n jsonb, o uuid, p date, q timestamp, r timestamptz, s interval, t bytea, u int[],
+                 v timestamptz[], w pair, x positive, y int4range, z inet, aa time, ab timetz, ac point, ad money,
+                 ae oid, af bit(4), ag text[][], ah interval[], ai float8[], aj bytea[], ak tstzrange, al regclass,
+                 am \"char\", an xml, ao date[], ap pair[], aq macaddr, ar tsvector, at nummultirange);
+             SELECT webhook_attach('zoo');
+             CREATE TABLE expected (row json)");
+        let pin =
+            "SET LOCAL timezone = 'UTC'; SET LOCAL intervalstyle = iso_8601; SET LOCAL bytea_output = hex;
+                   SET LOCAL extra_float_digits = 1; SET LOCAL datestyle = 'ISO, MDY'";
+        let hostile = "SET LOCAL timezone = 'Asia/Kathmandu'; SET LOCAL intervalstyle = sql_standard;
+                       SET LOCAL bytea_output = escape; SET LOCAL extra_float_digits = -15; SET LOCAL datestyle = 'SQL, DMY'";
+        run(pin);
+        run(r#"INSERT INTO zoo VALUES
+            (true, -32768, 2147483647, -9223372036854775808, 0.1, 1e300, 12345678901234567890.0123456789, E'\u2028"\t',
+             'v', 'c', 'n', 'happy day', '{"a" : 1}', '{"b": [1, 2.50]}', '6f1c1f0e-8f3c-4b0e-9a6f-0c3f2c5a7b11',
+             '2024-02-29', '2024-02-29 23:59:59.5', '2024-02-29 23:59:59.000001+05', '1 year 2 mons -3 days 04:05:06.7',
+             '\x00ff10', '{1,NULL,3}', '{2020-01-01 00:00:00+00}', '(1,"2020-01-01 00:00:00+00")', 7, '[1,5)', '10.0.0.1/8',
+             '12:34:56.7', '12:34:56+02', '(1.5,2)', '12.34', 42, '1010', '{{a,b},{c,"d e"}}', '{1 day}', '{0.1,NaN}',
+             '{"\\x00"}', '[2020-01-01 00:00:00+00,)', 'pg_class', 'q', '<a/>', '{2020-02-02}',
+             '{"(1,\"2020-01-01 00:00:00+00\")"}', '08:00:2b:01:02:03', 'a:1 b', '{[1.5,2)}'),
+            (NULL, 0, 0, 0, 'NaN', '-Infinity', 'NaN', '', '', '', '', NULL, 'null', 'null', NULL, 'infinity', '-infinity',
+             'infinity', '0', '', '{}', '{}', '(,)', NULL, 'empty', '::1', '00:00', '00:00+00', '(NaN,0)', '0', 0, '0000',
+             '{}', '{}', '{}', '{}', 'empty', '-', '', NULL, '{}', '{}', NULL, '', '{}'),
+            (NULL, 0, 0, 0, 1e-10, 1e15, 1e20, '', '', '', '', NULL, 'null', 'null', NULL, '0044-03-15 BC', '10000-01-01',
+             '0001-01-01 BC', '-1 day', '', '{}', '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+             NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#);
+        run("INSERT INTO expected SELECT to_json(animal) FROM zoo AS animal");
+        run(hostile);
+        run("DELETE FROM zoo");
+        for operation in ["created", "deleted"] {
+            assert_eq!(
+                maybe::<String>(&format!(
+                    "SELECT string_agg(concat(x.name, ' ', x.value, ' is not ', y.value), '; ')
+                       FROM (SELECT row_number() OVER (ORDER BY seq) AS n, data::json FROM webhook.outbox
+                              WHERE operation = '{operation}') AS o
+                       JOIN (SELECT row_number() OVER () AS n, row FROM expected) AS e USING (n),
+                            json_each_text(o.data) AS x(name, value), json_each_text(e.row) AS y(name, value)
+                      WHERE x.name = y.name AND x.value IS DISTINCT FROM y.value"
+                )),
+                None,
+                "{operation}"
+            );
+        }
+        assert_eq!(one::<String>("SHOW timezone"), "Asia/Kathmandu");
+    }
+
+    #[pg_test]
+    fn json_text_stays_exact_down_to_zero_characters() {
+        register("all", "");
+        run(
+            r#"CREATE TABLE t (j json); SELECT webhook_attach('t'); INSERT INTO t VALUES (E'{"b":1,  "a":"\\u0000"}')"#,
+        );
+        assert_eq!(events(), [r#"t.created {"j":{"b":1,  "a":"\u0000"}}"#]);
+    }
+
+    #[pg_test]
+    fn a_failing_type_of_a_user_does_not_fail_the_statement() {
+        register("all", "");
+        run("CREATE TYPE pair AS (x int, y int);
+             CREATE FUNCTION fails(pair) RETURNS json LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+             CREATE DOMAIN code AS text;
+             CREATE TYPE wrapped AS RANGE (subtype = float8);
+             CREATE FUNCTION fails(wrapped) RETURNS json LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+             CREATE CAST (wrapped AS json) WITH FUNCTION fails(wrapped);
+             CREATE TABLE t (id int PRIMARY KEY, w wrapped, c code);
+             SELECT webhook_attach('t');
+             INSERT INTO t VALUES (1, '[1,2]', 'x')");
+        assert_eq!(events(), [r#"t.created {"id":1} {"id":1,"w":null,"c":"x"}"#]);
+    }
+
+    #[pg_test]
+    fn a_changed_table_is_captured_as_it_is_now() {
+        contacts();
+        run("INSERT INTO contact VALUES (1, 'a', 1)");
+        run("ALTER TABLE contact DROP COLUMN name; ALTER TABLE contact ADD city text DEFAULT 'Ghent';
+             ALTER TABLE contact RENAME age TO years; ALTER TABLE contact ALTER years TYPE text");
+        run("UPDATE contact SET years = '2'");
+        assert_eq!(
+            one::<String>("SELECT data || previous FROM webhook.outbox WHERE operation = 'updated'"),
+            r#"{"id":1,"years":"2","city":"Ghent"}{"years":"1"}"#
+        );
+    }
+
+    #[pg_test]
+    fn attaching_again_changes_the_attachment() {
+        register("all", "");
+        run("CREATE TABLE t (a int, b int)");
+        let first: i64 = one("SELECT webhook_attach('t', actions => '{created}')");
+        run("INSERT INTO t VALUES (1, 2)");
+        assert_eq!(one::<i64>("SELECT webhook_attach('t', actions => '{deleted}', exclude => '{a}')"), first);
+        run("INSERT INTO t VALUES (3, 4); DELETE FROM t WHERE a = 1");
+        assert_eq!(events(), [r#"t.created {"a":1,"b":2}"#, r#"t.deleted {"b":2}"#]);
+        assert_ne!(one::<i64>("SELECT webhook_attach('t', 'other')"), first);
+    }
+
+    #[pg_test]
+    fn detach_ends_what_it_names_and_answers_how_many() {
+        contacts();
+        run("SELECT webhook_attach('contact', 'person'), webhook_attach('contact', 'human')");
+        assert_eq!(one::<i32>("SELECT webhook_detach('contact', 'person')"), 1);
+        run("INSERT INTO contact VALUES (1)");
+        assert_eq!(types(), "contact.created human.created");
+        assert_eq!(one::<i32>("SELECT webhook_detach('contact')"), 2);
+        assert_eq!(one::<i32>("SELECT webhook_detach('contact')"), 0);
+        run("INSERT INTO contact VALUES (2)");
+        assert_eq!(types(), "contact.created human.created");
+    }
+
+    #[pg_test]
+    fn wrong_attach_calls_end_with_the_right_sqlstate() {
+        run("CREATE TABLE t (a int); CREATE VIEW v AS SELECT 1 AS a; CREATE TEMP TABLE temporary (a int);
+             CREATE MATERIALIZED VIEW m AS SELECT 1 AS a; CREATE SEQUENCE s");
+        for (call, state) in [
+            ("NULL", "22023"),
+            ("4294967294", "42704"),
+            ("'t', key => '{nope}'", "42703"),
+            ("'t', columns => '{ctid}'", "42703"),
+            ("'t', exclude => '{nope}'", "42703"),
+            ("'t', watch => '{nope}'", "42703"),
+            ("'t', key => '{}'", "22023"),
+            ("'t', columns => '{}'", "22023"),
+            ("'t', columns => '{NULL}'", "22023"),
+            ("'t', ''", "22023"),
+            ("'t', 'a b'", "22023"),
+            ("'t', '*'", "22023"),
+            ("'t', actions => '{}'", "22023"),
+            ("'t', actions => '{exploded}'", "22023"),
+            ("'t', actions => '{truncated}'", "0A000"),
+            ("'t', condition => 'true'", "0A000"),
+            ("'t', expand => '{\"a\": \"b\"}'", "0A000"),
+            ("'t', as_action => 'changed'", "0A000"),
+            ("'pg_class'", "42809"),
+            ("'webhook.outbox'", "42809"),
+            ("'v'", "42809"),
+            ("'m'", "42809"),
+            ("'s'", "42809"),
+            ("'temporary'", "42809"),
+        ] {
+            assert_eq!(sqlstate(&format!("SELECT webhook_attach({call})")), state, "{call}");
+        }
+        assert_eq!(one::<i64>("SELECT count(*) FROM webhook.attachment"), 0);
+    }
+
+    #[pg_test]
+    fn only_who_may_create_triggers_attaches_and_only_the_owner_detaches() {
+        contacts();
+        run("CREATE ROLE stranger; GRANT USAGE ON SCHEMA webhook TO stranger;
+             GRANT EXECUTE ON FUNCTION webhook.capture TO stranger;
+             GRANT EXECUTE ON FUNCTION webhook_attach, webhook_detach TO stranger;
+             GRANT INSERT ON contact TO stranger; SET LOCAL ROLE stranger");
+        assert_eq!(sqlstate("SELECT webhook_attach('contact', 'stolen')"), "42501");
+        assert_eq!(sqlstate("SELECT webhook_detach('contact')"), "42501");
+        assert_eq!(sqlstate("SELECT * FROM webhook.outbox"), "42501");
+        run("INSERT INTO contact VALUES (1)");
+        run("RESET ROLE");
+        assert_eq!(types(), "contact.created");
+        run("GRANT TRIGGER ON contact TO stranger; SET LOCAL ROLE stranger");
+        assert_eq!(sqlstate("SELECT webhook_attach('contact', 'shared')"), "00000");
+        assert_eq!(one::<String>("SELECT current_user::text"), "stranger");
+        assert_eq!(sqlstate("SELECT webhook_attach('contact', 'shared', always => true)"), "42501");
+    }
+
+    #[pg_test]
+    fn always_captures_in_replica_role_and_others_do_not() {
+        contacts();
+        run("CREATE TABLE t (a int); SELECT webhook_attach('t', always => true);
+             SET LOCAL session_replication_role = replica;
+             INSERT INTO t VALUES (1); INSERT INTO contact VALUES (1)");
+        assert_eq!(types(), "t.created");
+    }
+
+    #[pg_test]
+    fn events_carry_the_context_of_their_statement() {
+        contacts();
+        run(r#"SET LOCAL webhook_pg.context = '{"by":"me"}'"#);
+        run("INSERT INTO contact VALUES (1)");
+        run("SET LOCAL webhook_pg.context = ''");
+        run("SET LOCAL webhook_pg.mute = on");
+        run("INSERT INTO contact VALUES (2)");
+        run("SET LOCAL webhook_pg.mute = off");
+        run("INSERT INTO contact VALUES (3)");
+        assert_eq!(
+            one::<String>("SELECT string_agg(concat(key, context), ' ' ORDER BY seq) FROM webhook.outbox"),
+            r#"{"id":1}{"by":"me"} {"id":3}"#
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! Promises of `webhook_pg::engine`: a dispatcher between a model of PostgreSQL and a model of the network, with a clock that
+//! only the tests move.
+#![allow(missing_docs, unreachable_pub)]
+
+mod database;
+mod network;
+mod scenarios;
+mod schedule;
+mod world;
+
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use schedule::{EVERYTHING, Mix, NO_CRASHES, run, schedules};
+use world::World;
+
+/// Runs random schedules, drains each world, and answers what happened in all of them together. Every request and every
+/// write is checked on the way (`network.rs`, `database.rs`).
+fn run_many(cases: u32, mix: Mix, check: impl Fn(&World)) -> Totals {
+    let totals = RefCell::new(Totals::default());
+    // PROPTEST_CASES asks for more.
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { cases };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let result = TestRunner::new(config).run(&(schedules(mix), any::<u64>()), |(schedule, seed)| {
+        let mut world = run(&schedule, seed);
+        world.drain();
+        check(&world);
+        totals.borrow_mut().add(&world);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    totals.into_inner()
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    crashes: usize,
+    duplicates: usize,
+    left: usize,
+    joined: usize,
+    delivered: usize,
+    dead: usize,
+    disabled: usize,
+    verified: usize,
+    failed_writes: usize,
+}
+
+impl Totals {
+    fn add(&mut self, world: &World) {
+        let counts = world.db().counts;
+        self.crashes += world.crashes;
+        self.duplicates += world.net().duplicates;
+        self.left += counts.left;
+        self.joined += counts.joined;
+        self.delivered += counts.delivered;
+        self.dead += counts.dead;
+        self.disabled += counts.disabled;
+        self.verified += counts.verified;
+        self.failed_writes += counts.failed_writes;
+    }
+}
+
+#[test]
+fn every_wanted_event_arrives_whatever_happens() {
+    let totals = run_many(60, EVERYTHING, |_| ());
+    assert!(totals.crashes > 20 && totals.failed_writes > 20 && totals.disabled > 5, "{totals:?}");
+    assert!(totals.left > 20 && totals.joined > 50 && totals.verified > 20, "{totals:?}");
+    assert!(totals.delivered > 1000 && totals.dead > 20, "{totals:?}");
+}
+
+#[test]
+fn without_a_crash_nothing_is_received_twice() {
+    let totals = run_many(60, NO_CRASHES, |world| assert_eq!(world.net().duplicates, 0));
+    assert!(totals.delivered > 1000 && totals.left > 20, "{totals:?}");
+}
+
+#[test]
+fn a_crash_repeats_at_most_what_was_in_flight() {
+    let totals = run_many(40, Mix { crashes: 12, ..EVERYTHING }, |world| {
+        assert!(world.net().duplicates <= world.crashes * world.settings.max_in_flight);
+    });
+    assert!(totals.crashes > 100 && totals.duplicates > 20, "{totals:?}");
+}

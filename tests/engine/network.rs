@@ -1,0 +1,251 @@
+//! A model of the network: receivers that behave as a script says, and every promise that can be checked when a request
+//! leaves.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use webhook_pg::endpoint::State as Mode;
+use webhook_pg::engine::{Completion, Job, Ledger, Transport};
+use webhook_pg::event::{Place, Timestamp};
+use webhook_pg::outcome::{Answer, Attempt, Fault, State};
+use webhook_pg::settings::{Egress, Settings};
+
+use crate::database::Database;
+
+pub const MILLISECOND: Timestamp = 1000;
+pub const SECOND: Timestamp = 1000 * MILLISECOND;
+
+/// How a receiver answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// 200 after 10 ms.
+    Healthy,
+    /// 200 after 3 s.
+    Slow,
+    /// 500 after 20 ms.
+    Failing,
+    /// No answer until the timeout.
+    Hanging,
+    /// Any of these, at random.
+    Flaky,
+    /// 410.
+    Gone,
+    /// 429 with Retry-After: 7.
+    Busy,
+    /// We have no file descriptors.
+    Starved,
+}
+
+/// SplitMix64, by Steele, Lea and Flood.
+#[derive(Debug, Clone)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+struct Flight {
+    job: Job,
+    started_at: Timestamp,
+    ends_at: Timestamp,
+    answer: Answer,
+}
+
+/// A request that left.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    pub at: Timestamp,
+    pub endpoint: i64,
+    pub place: Place,
+    pub attempt: u32,
+}
+
+/// The model.
+pub struct Network {
+    pub now: Timestamp,
+    pub dice: Dice,
+    pub behaviours: BTreeMap<i64, Behaviour>,
+    pub settings: Settings,
+    database: Rc<RefCell<Database>>,
+    flights: BTreeMap<u64, Flight>,
+    /// Collected, and not written yet.
+    unwritten: BTreeMap<(i64, Place), bool>,
+    /// What a receiver has answered with 2xx.
+    pub received: BTreeSet<(i64, Place)>,
+    /// Received, but nobody will know: may come a second time.
+    at_risk: BTreeSet<(i64, Place)>,
+    pub sent: Vec<Sent>,
+    pub duplicates: usize,
+    pub most_in_flight: usize,
+}
+
+impl Network {
+    pub fn new(database: Rc<RefCell<Database>>, settings: Settings, now: Timestamp, seed: u64) -> Self {
+        Self {
+            now,
+            dice: Dice(seed),
+            behaviours: BTreeMap::new(),
+            settings,
+            database,
+            flights: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
+            received: BTreeSet::new(),
+            at_risk: BTreeSet::new(),
+            sent: Vec::new(),
+            duplicates: 0,
+            most_in_flight: 0,
+        }
+    }
+
+    /// When the next answer comes.
+    pub fn next_end(&self) -> Option<Timestamp> {
+        self.flights.values().map(|flight| flight.ends_at).min()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    pub fn sent_to(&self, endpoint: i64) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().filter(move |sent| sent.endpoint == endpoint)
+    }
+
+    /// All threads die. What they had sent may have been received.
+    pub fn crash(&mut self) {
+        let unknown = std::mem::take(&mut self.flights)
+            .into_values()
+            .map(|flight| ((flight.job.endpoint.id, flight.job.event.place), is_success(&flight.answer)));
+        let unknown: Vec<_> = unknown.chain(std::mem::take(&mut self.unwritten)).collect();
+        assert!(unknown.len() <= self.settings.max_in_flight, "a crash repeats more than was in flight");
+        self.at_risk.extend(unknown.into_iter().filter(|(_, received)| *received).map(|(pair, _)| pair));
+    }
+
+    /// The outcomes of a ledger are durable.
+    pub fn written(&mut self, ledger: &Ledger) {
+        for settled in &ledger.settled {
+            let was = self.unwritten.remove(&(settled.endpoint, settled.place));
+            assert!(was.is_some(), "an outcome was written twice, or nothing was sent");
+        }
+    }
+
+    fn script(&mut self, job: &Job) -> (Answer, Timestamp) {
+        let mut behaviour = self.behaviours.get(&job.endpoint.id).copied().unwrap_or(Behaviour::Healthy);
+        if behaviour == Behaviour::Flaky {
+            behaviour = [
+                Behaviour::Healthy,
+                Behaviour::Healthy,
+                Behaviour::Healthy,
+                Behaviour::Slow,
+                Behaviour::Failing,
+                Behaviour::Hanging,
+                Behaviour::Busy,
+                Behaviour::Starved,
+            ][self.dice.roll() as usize % 8];
+        }
+        let status = |status, retry_after: Option<&str>| Answer::Status {
+            status,
+            body: String::new(),
+            retry_after: retry_after.map(str::to_owned),
+        };
+        let failed = |fault| Answer::Failed { fault, message: String::new() };
+        let noise = Timestamp::from((self.dice.roll() % 5000) as i32);
+        let timeout = Timestamp::try_from(job.timeout.as_micros()).unwrap();
+        let (answer, after) = match behaviour {
+            Behaviour::Healthy | Behaviour::Flaky => (status(200, None), 10 * MILLISECOND),
+            Behaviour::Slow => (status(204, None), 3 * SECOND),
+            Behaviour::Failing => (status(500, None), 20 * MILLISECOND),
+            Behaviour::Hanging => (failed(Fault::Timeout), timeout),
+            Behaviour::Gone => (status(410, None), 15 * MILLISECOND),
+            Behaviour::Busy => (status(429, Some("7")), 15 * MILLISECOND),
+            Behaviour::Starved => (failed(Fault::Internal), 0),
+        };
+        (answer, after + noise)
+    }
+
+    fn check(&mut self, job: &Job) {
+        let (id, place) = (job.endpoint.id, job.event.place);
+        let pair = (id, place);
+        let database = self.database.borrow();
+        assert!(database.outbox.contains_key(&place), "ghost: {pair:?} is not committed");
+        assert!(database.allowed.contains(&pair), "{pair:?} was never wanted");
+        assert_eq!(
+            database.mode(id),
+            Some(Mode::Active),
+            "{pair:?} is sent to an endpoint that is not active"
+        );
+        assert!(
+            !self.flights.values().any(|f| (f.job.endpoint.id, f.job.event.place) == pair),
+            "{pair:?} is in flight"
+        );
+        assert!(!self.unwritten.contains_key(&pair), "{pair:?} is sent again before its outcome is written");
+        let attempts = match database.deliveries.get(&pair) {
+            None => 0,
+            Some(row) => match row.state {
+                State::Pending { next_attempt_at } => {
+                    assert!(next_attempt_at <= self.now, "{pair:?} is retried too early");
+                    row.attempts
+                }
+                ended => panic!("{pair:?} has ended: {ended:?}"),
+            },
+        };
+        assert_eq!(job.attempt, attempts + 1, "number of the attempt of {pair:?}");
+        let flying = self.flights.values().map(|flight| flight.job.endpoint.id);
+        let busy: Vec<i64> = flying.chain(self.unwritten.keys().map(|(id, _)| *id)).collect();
+        let (all, of_endpoint) = (busy.len(), busy.iter().filter(|other| **other == id).count());
+        let limit = job.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
+        assert!(all < self.settings.max_in_flight, "too many requests in flight");
+        assert!(of_endpoint < limit, "too many requests to {id} in flight");
+        self.most_in_flight = self.most_in_flight.max(all + 1);
+    }
+}
+
+fn is_success(answer: &Answer) -> bool {
+    matches!(answer, Answer::Status { status: 200..=299, .. })
+}
+
+/// The transport as the engine has it.
+pub struct Wire(pub Rc<RefCell<Network>>);
+
+impl Transport for Wire {
+    fn configure(&mut self, _: &Egress, _: usize) {}
+
+    fn submit(&mut self, job: Job) {
+        let mut network = self.0.borrow_mut();
+        network.check(&job);
+        let (id, place, now) = (job.endpoint.id, job.event.place, network.now);
+        let (answer, after) = network.script(&job);
+        network.sent.push(Sent { at: now, endpoint: id, place, attempt: job.attempt });
+        if is_success(&answer) && !network.received.insert((id, place)) {
+            assert!(network.at_risk.remove(&(id, place)), "{id} gets {place:?} twice without a crash");
+            network.duplicates += 1;
+        }
+        let flight = Flight { started_at: now, ends_at: now + after, answer, job };
+        let ticket = flight.job.ticket;
+        assert!(network.flights.insert(ticket, flight).is_none(), "a ticket was used twice");
+    }
+
+    fn collect(&mut self, into: &mut Vec<Completion>) {
+        let mut network = self.0.borrow_mut();
+        let now = network.now;
+        let mut ready: Vec<_> =
+            network.flights.iter().filter(|(_, f)| f.ends_at <= now).map(|(t, f)| (f.ends_at, *t)).collect();
+        ready.sort_unstable();
+        for (_, ticket) in ready {
+            let Some(Flight { job, started_at, ends_at, answer }) = network.flights.remove(&ticket) else {
+                continue;
+            };
+            if !matches!(answer, Answer::Failed { fault: Fault::Internal, .. }) {
+                network.unwritten.insert((job.endpoint.id, job.event.place), is_success(&answer));
+            }
+            let duration = Duration::from_micros(u64::try_from(ends_at - started_at).unwrap());
+            into.push(Completion { ticket, attempt: Attempt { started_at, duration, answer } });
+        }
+    }
+}

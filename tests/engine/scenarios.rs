@@ -1,0 +1,427 @@
+//! One promise each, in a world made for it.
+
+use webhook_pg::endpoint::State as Mode;
+use webhook_pg::engine::Limits;
+use webhook_pg::outcome::State;
+use webhook_pg::retry::Schedule;
+use webhook_pg::settings::Settings;
+
+use crate::network::{Behaviour, MILLISECOND, SECOND};
+use crate::world::{TINY, World, endpoint, settings};
+
+const MINUTE: i64 = 60 * SECOND;
+
+/// One endpoint for everything, which follows the head.
+fn world(limits: Limits) -> World {
+    let mut world = World::new(settings(), limits, 7);
+    world.register(endpoint(1, &["*"]));
+    world.advance(10 * SECOND);
+    assert!(world.is_drained());
+    world
+}
+
+fn full_size() -> World {
+    let mut world = World::at_full_size();
+    world.register(endpoint(1, &["*"]));
+    world.advance(10 * SECOND);
+    world
+}
+
+fn received(world: &World, id: i64) -> usize {
+    world.net_ref().received.iter().filter(|(endpoint, _)| *endpoint == id).count()
+}
+
+fn sent(world: &World, id: i64) -> usize {
+    world.net_ref().sent_to(id).count()
+}
+
+// ---- what is sent -----------------------------------------------------------------------------------------------
+
+#[test]
+fn nothing_of_an_aborted_transaction_is_sent() {
+    let mut world = world(TINY);
+    world.db().emit(1, "a.created", 10);
+    world.db().abort(1);
+    world.emit("a.created", 1);
+    world.advance(MINUTE);
+    assert_eq!(sent(&world, 1), 1);
+}
+
+#[test]
+fn a_long_transaction_delays_nothing_and_comes_when_it_commits() {
+    let mut world = world(TINY);
+    world.db().emit(1, "a.created", 10);
+    world.emit("b.created", 20);
+    world.advance(SECOND);
+    assert_eq!(received(&world, 1), 20);
+    world.db().commit(1, true);
+    world.advance(SECOND);
+    assert_eq!(received(&world, 1), 21);
+}
+
+#[test]
+fn a_commit_that_nobody_announced_is_found_by_the_poll() {
+    let mut world = world(TINY);
+    world.db().emit(1, "a.created", 10);
+    world.db().commit(1, false);
+    world.advance(6 * SECOND);
+    assert_eq!(received(&world, 1), 1);
+}
+
+#[test]
+fn a_new_endpoint_gets_exactly_what_had_not_committed_when_it_registered() {
+    let mut world = world(TINY);
+    world.db().emit(1, "a.created", 10);
+    world.emit("a.created", 7);
+    world.register(endpoint(2, &["*"]));
+    world.db().commit(1, true);
+    world.emit("a.created", 5);
+    world.advance(MINUTE);
+    assert_eq!(received(&world, 2), 6);
+}
+
+#[test]
+fn a_new_endpoint_gets_nothing_older_after_a_crash() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Hanging);
+    world.emit("a.created", 4);
+    world.register(endpoint(2, &["*"]));
+    world.advance(6 * SECOND);
+    world.crash();
+    world.emit("a.created", 5);
+    world.advance(MINUTE);
+    assert_eq!(received(&world, 2), 5);
+}
+
+#[test]
+fn a_new_endpoint_gets_nothing_older_after_a_crash_when_all_others_are_paused() {
+    let mut world = world(TINY);
+    world.db().set_mode(1, Mode::Paused);
+    world.emit("a.created", 4);
+    world.advance(6 * SECOND);
+    world.register(endpoint(2, &["*"]));
+    world.advance(6 * SECOND);
+    world.crash();
+    world.emit("a.created", 5);
+    world.advance(MINUTE);
+    assert_eq!(received(&world, 2), 5);
+}
+
+#[test]
+fn a_paused_endpoint_gets_nothing_and_misses_nothing() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Slow);
+    world.emit("a.created", 10);
+    world.advance(SECOND);
+    world.db().set_mode(1, Mode::Paused);
+    let before = sent(&world, 1);
+    world.emit("a.created", 10);
+    world.advance(MINUTE);
+    world.crash();
+    world.emit("a.created", 10);
+    world.advance(MINUTE);
+    assert_eq!(sent(&world, 1), before);
+    world.db().set_mode(1, Mode::Active);
+    world.drain();
+    assert_eq!(received(&world, 1), 30);
+}
+
+#[test]
+fn an_endpoint_that_was_inactive_starts_at_the_present() {
+    let mut world = world(TINY);
+    world.db().set_mode(1, Mode::Inactive);
+    world.advance(SECOND);
+    world.emit("a.created", 10);
+    world.advance(SECOND);
+    world.db().activate(1, 1);
+    world.db().commit(1, true);
+    world.emit("a.created", 3);
+    world.advance(MINUTE);
+    assert_eq!(received(&world, 1), 3);
+}
+
+#[test]
+fn an_endpoint_that_is_made_inactive_and_active_between_two_looks_starts_at_the_present() {
+    let mut world = world(TINY);
+    world.emit("a.created", 2);
+    world.round();
+    world.db().set_mode(1, Mode::Inactive);
+    world.emit("a.created", 10);
+    world.db().activate(1, 1);
+    world.db().commit(1, true);
+    world.emit("a.created", 3);
+    world.drain();
+    assert_eq!(received(&world, 1), 5);
+}
+
+#[test]
+fn a_gone_endpoint_is_disabled_and_gets_everything_when_it_is_resumed() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Gone);
+    world.emit("a.created", 12);
+    world.advance(MINUTE);
+    assert_eq!(world.db().mode(1), Some(Mode::Disabled));
+    assert!(sent(&world, 1) <= 3, "more was sent after the first 410");
+    world.drain();
+    assert_eq!(received(&world, 1), 12);
+}
+
+#[test]
+fn an_unregistered_endpoint_gets_nothing_more() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Slow);
+    world.emit("a.created", 12);
+    world.advance(SECOND);
+    world.db().unregister(1);
+    world.advance(MINUTE);
+    assert_eq!(sent(&world, 1), 3);
+    assert_eq!(world.engine().load().lanes, 0);
+}
+
+#[test]
+fn switched_off_nothing_is_sent_and_nothing_is_forgotten() {
+    let mut world = world(TINY);
+    world.configure(Settings { enabled: false, ..settings() });
+    world.emit("a.created", 5);
+    world.register(endpoint(2, &["*"]));
+    world.emit("a.created", 5);
+    world.advance(MINUTE);
+    assert_eq!(sent(&world, 1) + sent(&world, 2), 0);
+    world.configure(settings());
+    world.advance(MINUTE);
+    assert_eq!((received(&world, 1), received(&world, 2)), (10, 5));
+}
+
+// ---- who waits for whom -----------------------------------------------------------------------------------------
+
+#[test]
+fn a_failing_endpoint_never_delays_a_healthy_one() {
+    for behaviour in
+        [Behaviour::Hanging, Behaviour::Failing, Behaviour::Slow, Behaviour::Busy, Behaviour::Starved]
+    {
+        let mut world = full_size();
+        for id in 2..8 {
+            world.register(endpoint(id, &["*"]));
+            world.behave(id, behaviour);
+        }
+        world.advance(SECOND);
+        for n in 1..20 {
+            world.emit("a.created", 20);
+            world.advance(500 * MILLISECOND);
+            assert_eq!(received(&world, 1), 20 * n, "{behaviour:?}, after {n} transactions");
+        }
+    }
+}
+
+#[test]
+fn big_events_in_flight_to_hanging_endpoints_delay_no_healthy_one() {
+    let mut world = World::new(Settings { max_in_flight: 20, ..settings() }, TINY, 7);
+    world.register(endpoint(1, &["b.created"]));
+    world.register(endpoint(2, &["a.created"]));
+    world.behave(2, Behaviour::Hanging);
+    world.advance(10 * SECOND);
+    world.behave(1, Behaviour::Slow);
+    world.emit("b.created", 1);
+    for _ in 0..3 {
+        world.emit_sized("a.created", 1, 800);
+        world.advance(100 * MILLISECOND);
+    }
+    world.advance(4 * SECOND);
+    world.behave(1, Behaviour::Healthy);
+    world.emit("b.created", 5);
+    world.advance(SECOND);
+    assert_eq!(received(&world, 1), 6);
+}
+
+#[test]
+fn a_new_endpoint_does_not_wait_for_the_big_events_of_hanging_ones() {
+    let mut world = World::new(Settings { max_in_flight: 20, ..settings() }, TINY, 7);
+    world.register(endpoint(2, &["a.created"]));
+    world.behave(2, Behaviour::Hanging);
+    world.advance(10 * SECOND);
+    world.emit_sized("a.created", 6, 800);
+    world.advance(SECOND);
+    world.register(endpoint(1, &["b.created"]));
+    world.emit("b.created", 5);
+    world.advance(SECOND);
+    assert_eq!(received(&world, 1), 5);
+}
+
+#[test]
+fn a_full_window_is_waited_for_without_spinning() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Hanging);
+    world.emit_sized("a.created", 2, 1000);
+    world.advance(SECOND);
+    world.emit_sized("a.created", 2, 1000);
+    let before = world.rounds;
+    world.advance(SECOND);
+    assert!(world.rounds < before + 10, "{} rounds", world.rounds - before);
+}
+
+#[test]
+fn events_that_nobody_wants_are_passed_without_a_pause() {
+    let mut world = World::new(settings(), TINY, 7);
+    world.register(endpoint(1, &["b.created"]));
+    world.advance(10 * SECOND);
+    for _ in 0..8 {
+        world.emit("a.created", 13);
+        world.emit("b.created", 1);
+        world.advance(SECOND);
+    }
+    assert_eq!(received(&world, 1), 8);
+}
+
+#[test]
+fn an_endpoint_that_asked_to_wait_goes_on_when_the_time_has_come() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Busy);
+    world.emit("a.created", 1);
+    world.advance(SECOND);
+    world.emit("a.created", 20);
+    world.advance(5 * SECOND);
+    assert_eq!(sent(&world, 1), 1);
+    world.behave(1, Behaviour::Healthy);
+    world.advance(2 * SECOND);
+    assert_eq!(received(&world, 1), 21);
+}
+
+#[test]
+fn every_slot_is_used_and_none_twice() {
+    let mut world = full_size();
+    for id in 2..30 {
+        world.register(endpoint(id, &["*"]));
+        world.behave(id, Behaviour::Slow);
+    }
+    world.emit("a.created", 20);
+    world.advance(MINUTE);
+    assert_eq!(world.net().most_in_flight, 64);
+    assert_eq!(world.net().duplicates, 0);
+}
+
+// ---- memory -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn an_endpoint_that_lags_reads_for_itself_and_follows_the_head_again_when_it_has_caught_up() {
+    let mut world = full_size();
+    world.register(endpoint(2, &["*"]));
+    world.behave(2, Behaviour::Slow);
+    world.advance(10 * SECOND);
+    for _ in 0..30 {
+        world.emit("a.created", 100);
+        world.advance(SECOND);
+    }
+    assert_eq!(received(&world, 1), 3000);
+    assert!(world.db().positions.contains_key(&2), "it has no position of its own");
+    assert_eq!(world.engine().load().following, 1);
+    world.behave(2, Behaviour::Healthy);
+    world.advance(MINUTE);
+    assert_eq!(received(&world, 2), 3000);
+    assert!(!world.db().positions.contains_key(&2), "it has not joined");
+    assert_eq!(world.engine().load().following, 2);
+}
+
+#[test]
+fn a_dead_endpoint_costs_a_bounded_number_of_rows_and_little_memory() {
+    let mut world = full_size();
+    world.register(endpoint(2, &["*"]));
+    world.behave(2, Behaviour::Failing);
+    world.advance(SECOND);
+    world.configure(Settings { retry_schedule: Schedule::parse("1d").unwrap(), ..world.settings.clone() });
+    for _ in 0..20 {
+        world.emit("a.created", 300);
+        world.advance(10 * SECOND);
+    }
+    assert_eq!(received(&world, 1), 6000);
+    assert!((1000..2100).contains(&world.db().pending.len()), "{} pending", world.db().pending.len());
+    assert!(world.engine().load().waiting < 1024);
+}
+
+#[test]
+fn big_events_are_read_in_small_portions_and_small_ones_in_large() {
+    let mut world = full_size();
+    world.emit_sized("a.created", 60, 1_000_000);
+    world.advance(SECOND);
+    assert_eq!(received(&world, 1), 60);
+    assert!(world.engine().load().chunk <= 8, "{:?}", world.engine().load());
+    world.emit("a.created", 2000);
+    world.advance(10 * SECOND);
+    assert_eq!(received(&world, 1), 2060);
+    assert_eq!(world.engine().load().chunk, Limits::default().max_chunk);
+}
+
+// ---- writing ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_slot_is_free_only_after_its_outcome_is_written_and_a_failed_write_repeats_nothing() {
+    let mut world = world(TINY);
+    world.db().failing_writes = 30;
+    world.emit("a.created", 20);
+    world.advance(20 * SECOND);
+    assert_eq!(sent(&world, 1), 3);
+    world.db().failing_writes = 0;
+    world.advance(5 * SECOND);
+    assert_eq!((sent(&world, 1), received(&world, 1)), (20, 20));
+}
+
+#[test]
+fn endpoints_that_change_while_writes_fail_are_noticed() {
+    let mut world = world(TINY);
+    world.db().failing_writes = 3;
+    world.emit("a.created", 1);
+    world.advance(SECOND);
+    world.register(endpoint(2, &["*"]));
+    world.emit("a.created", 1);
+    world.advance(10 * SECOND);
+    assert_eq!(received(&world, 2), 1);
+}
+
+#[test]
+fn an_idle_engine_writes_nothing_and_reads_only_at_its_polls() {
+    let mut world = world(TINY);
+    world.register(endpoint(2, &["*"]));
+    world.db().set_mode(2, Mode::Paused);
+    world.emit("a.created", 10);
+    world.advance(MINUTE);
+    let before = world.db().counts;
+    for _ in 0..100 {
+        world.db().foreign();
+        world.advance(10 * SECOND);
+    }
+    let after = world.db().counts;
+    assert_eq!(after.writes, before.writes);
+    assert!(after.reads - before.reads <= 201, "{} reads in 200 polls", after.reads - before.reads);
+}
+
+#[test]
+fn a_retry_comes_when_it_is_due_and_not_before() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Failing);
+    world.emit("a.created", 3);
+    for attempt in 2..=3 {
+        world.advance(500 * MILLISECOND);
+        let due: Vec<_> = world.db().pending.iter().copied().collect();
+        assert_eq!(due.len(), 3);
+        world.advance(if attempt == 2 { SECOND } else { 6 * SECOND });
+        for (_, at, place) in due {
+            let net = world.net_ref();
+            let retry = net.sent_to(1).find(|sent| (sent.place, sent.attempt) == (place, attempt));
+            assert_eq!(retry.map(|sent| sent.at), Some(at));
+        }
+    }
+    assert!(world.db().deliveries.values().all(|row| (row.state, row.attempts) == (State::Dead, 3)));
+}
+
+#[test]
+fn a_fault_of_our_own_costs_no_attempt_and_no_row() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Starved);
+    world.emit("a.created", 4);
+    world.advance(MINUTE);
+    assert_eq!(world.db().deliveries.len(), 0);
+    assert!(sent(&world, 1) < 4 * 65, "it does not rest");
+    world.behave(1, Behaviour::Healthy);
+    world.advance(5 * SECOND);
+    assert!(world.db().deliveries.values().all(|row| (row.state, row.attempts) == (State::Delivered, 1)));
+    assert_eq!(world.db().deliveries.len(), 4);
+}

@@ -1,0 +1,295 @@
+//! The world around a dispatcher: the clock, what happens in the database and on the network, crashes.
+
+use std::cell::{Ref, RefCell, RefMut};
+use std::rc::Rc;
+use std::time::Duration;
+
+use webhook_pg::endpoint::{Endpoint, Method, Scheme, State as Mode};
+use webhook_pg::engine::round::Turn;
+use webhook_pg::engine::{Dispatcher, Limits};
+use webhook_pg::event::{Pattern, Timestamp};
+use webhook_pg::retry::Schedule;
+use webhook_pg::settings::Settings;
+
+use crate::database::{Database, Disk};
+use crate::network::{Behaviour, Dice, Network, SECOND, Wire};
+
+const START: Timestamp = 1_700_000_000 * SECOND;
+
+/// Limits so small that a few events meet all of them.
+pub const TINY: Limits = Limits {
+    first_chunk: 2,
+    max_chunk: 3,
+    large_chunk_bytes: 400,
+    small_chunk_bytes: 100,
+    chunks_per_round: 2,
+    hungry: 3,
+    full: 5,
+    window: 8,
+    window_bytes: 1500,
+    short_plan: 2,
+    long_plans: 4,
+    pending: 4,
+};
+
+/// Settings with a few slots and three attempts.
+pub fn settings() -> Settings {
+    Settings {
+        max_in_flight: 6,
+        endpoint_max_in_flight: 3,
+        retry_schedule: Schedule::parse("1s 4s").unwrap(),
+        ..Settings::default()
+    }
+}
+
+/// An endpoint that wants these events.
+pub fn endpoint(id: i64, patterns: &[&str]) -> Endpoint {
+    Endpoint {
+        id,
+        name: format!("endpoint {id}"),
+        url: url::Url::parse("https://receiver.example/").unwrap(),
+        method: Method::Post,
+        events: patterns.iter().map(|p| Pattern::parse(p).unwrap()).collect(),
+        headers: Vec::new(),
+        basic_auth: None,
+        scheme: Scheme::None,
+        secrets: Vec::new(),
+        schedule: None,
+        timeout: None,
+        max_in_flight: None,
+        state: Mode::Active,
+    }
+}
+
+/// A dispatcher and all that is around it.
+pub struct World {
+    pub now: Timestamp,
+    database: Rc<RefCell<Database>>,
+    network: Rc<RefCell<Network>>,
+    engine: Option<Dispatcher<Disk, Wire>>,
+    pub settings: Settings,
+    pub limits: Limits,
+    poll_at: Timestamp,
+    wake_at: Timestamp,
+    seed: u64,
+    pub crashes: usize,
+    pub rounds: usize,
+}
+
+impl World {
+    pub fn new(settings: Settings, limits: Limits, seed: u64) -> Self {
+        let database = Rc::new(RefCell::new(Database::new()));
+        let network = Network::new(Rc::clone(&database), settings.clone(), START, seed);
+        Self {
+            now: START,
+            database,
+            network: Rc::new(RefCell::new(network)),
+            engine: None,
+            settings,
+            limits,
+            poll_at: START,
+            wake_at: START,
+            seed,
+            crashes: 0,
+            rounds: 0,
+        }
+    }
+
+    /// With production's limits.
+    pub fn at_full_size() -> Self {
+        Self::new(Settings { max_in_flight: 64, ..settings() }, Limits::default(), 1)
+    }
+
+    pub fn db(&self) -> RefMut<'_, Database> {
+        self.database.borrow_mut()
+    }
+
+    pub fn net(&self) -> RefMut<'_, Network> {
+        self.network.borrow_mut()
+    }
+
+    pub fn net_ref(&self) -> Ref<'_, Network> {
+        self.network.borrow()
+    }
+
+    pub fn engine(&self) -> &Dispatcher<Disk, Wire> {
+        self.engine.as_ref().unwrap()
+    }
+
+    // ---- short forms --------------------------------------------------------------------------------------------
+
+    pub fn register(&self, endpoint: Endpoint) {
+        let mut db = self.db();
+        db.register(99, endpoint);
+        db.commit(99, true);
+    }
+
+    pub fn configure(&mut self, settings: Settings) {
+        self.settings = settings.clone();
+        self.network.borrow_mut().settings = settings.clone();
+        if let Some(engine) = &mut self.engine {
+            engine.configure(settings);
+        }
+        // As the worker does it after a reload.
+        self.db().changed = true;
+    }
+
+    pub fn behave(&self, id: i64, behaviour: Behaviour) {
+        self.net().behaviours.insert(id, behaviour);
+    }
+
+    /// One transaction with this many events.
+    pub fn emit(&self, event_type: &str, count: usize) {
+        self.emit_sized(event_type, count, 10);
+    }
+
+    pub fn emit_sized(&self, event_type: &str, count: usize, bytes: usize) {
+        let mut db = self.db();
+        for _ in 0..count {
+            db.emit(99, event_type, bytes);
+        }
+        db.commit(99, true);
+    }
+
+    // ---- time ---------------------------------------------------------------------------------------------------
+
+    /// The worker is gone, and what it knew.
+    pub fn crash(&mut self) {
+        if self.engine.take().is_some() {
+            self.network.borrow_mut().crash();
+            self.crashes += 1;
+        }
+    }
+
+    fn start(&mut self) -> Result<(), String> {
+        let disk = Disk { database: Rc::clone(&self.database), network: Rc::clone(&self.network) };
+        let mut dice = Dice(self.seed);
+        let chance = Box::new(move || (dice.roll() % 1001) as f64 / 1000.0);
+        let engine = Dispatcher::start(disk, Wire(Rc::clone(&self.network)), self.settings.clone(), chance)?;
+        self.engine = Some(engine.with_limits(self.limits));
+        Ok(())
+    }
+
+    /// One turn, as the worker's main loop does it.
+    pub fn round(&mut self) {
+        self.rounds += 1;
+        self.network.borrow_mut().now = self.now;
+        let mut poll = self.now >= self.poll_at;
+        if poll {
+            self.poll_at = self.now + micros(self.settings.poll_interval);
+        }
+        let (mut woken, mut changed) = {
+            let mut db = self.database.borrow_mut();
+            (std::mem::take(&mut db.woken), std::mem::take(&mut db.changed))
+        };
+        if self.engine.is_none() {
+            if self.start().is_err() {
+                self.wake_at = self.poll_at;
+                return;
+            }
+            (poll, woken, changed) = (true, true, true);
+        }
+        let Some(engine) = &mut self.engine else { return };
+        let turn = Turn { now: self.now, woken, endpoints_changed: changed, poll };
+        match engine.round(turn) {
+            Ok(wait) => {
+                self.wake_at = self.now.saturating_add(micros(wait));
+                engine.take_trouble();
+                self.assert_memory_is_bounded();
+            }
+            Err(_) => {
+                self.crash();
+                self.wake_at = self.poll_at;
+            }
+        }
+    }
+
+    fn assert_memory_is_bounded(&self) {
+        let (load, limits) = (self.engine().load(), &self.limits);
+        let in_flight = self.settings.max_in_flight;
+        let queue = limits.full.max(limits.hungry + limits.max_chunk) + in_flight;
+        assert!(load.longest_queue <= queue, "a queue is too long: {load:?}");
+        assert!(
+            load.unsettled <= limits.window + limits.max_chunk + in_flight,
+            "a window is too long: {load:?}"
+        );
+        let largest = self.db().largest_event;
+        let bytes = limits.window_bytes + (limits.max_chunk + in_flight) * largest;
+        assert!(load.head_bytes <= bytes, "too many bytes: {load:?}");
+    }
+
+    /// Lets the time pass; the worker wakes up whenever something happens.
+    pub fn advance(&mut self, by: Timestamp) {
+        let end = self.now + by;
+        let mut rounds_now = 0;
+        loop {
+            let next_end = self.network.borrow().next_end().unwrap_or(Timestamp::MAX);
+            let rung = {
+                let db = self.database.borrow();
+                db.woken || db.changed
+            };
+            let next = if rung { self.now } else { self.wake_at.min(self.poll_at).min(next_end) };
+            if next > end {
+                self.now = end;
+                return;
+            }
+            rounds_now = if next > self.now { 0 } else { rounds_now + 1 };
+            assert!(rounds_now < 5000, "the engine spins: {:?}", self.engine().load());
+            self.now = self.now.max(next);
+            self.round();
+        }
+    }
+
+    /// All receivers recover, all transactions end, all endpoints are resumed; then everything must arrive.
+    pub fn drain(&mut self) {
+        {
+            let mut db = self.db();
+            db.commit_all();
+            (db.failing_writes, db.failing_reads) = (0, 0);
+        }
+        self.net().behaviours.clear();
+        let mut rounds = 0;
+        loop {
+            let stopped: Vec<i64> = {
+                let db = self.db();
+                let stopped = db.endpoints.values().map(|e| &e.endpoint);
+                stopped.filter(|e| matches!(e.state, Mode::Paused | Mode::Disabled)).map(|e| e.id).collect()
+            };
+            for id in stopped {
+                self.db().set_mode(id, Mode::Active);
+            }
+            if self.is_drained() {
+                return;
+            }
+            rounds += 1;
+            assert!(rounds < 2000, "it does not drain: {}", self.debts());
+            self.advance(SECOND);
+        }
+    }
+
+    fn debts(&self) -> String {
+        let db = self.db();
+        let owed: Vec<_> = db.owed.iter().take(5).collect();
+        format!(
+            "owed {} {owed:?}, pending {}, positions {:?}, load {:?}",
+            db.owed.len(),
+            db.pending.len(),
+            db.positions,
+            self.engine.as_ref().map(Dispatcher::load),
+        )
+    }
+
+    /// Nothing is owed, nothing pending, every endpoint follows the head.
+    pub fn is_drained(&self) -> bool {
+        let db = self.db();
+        let serves = |id: &i64| db.mode(*id) == Some(Mode::Active);
+        db.owed.is_empty()
+            && !db.pending.iter().any(|(id, _, _)| serves(id))
+            && self.network.borrow().in_flight() == 0
+            && !db.positions.keys().any(serves)
+    }
+}
+
+pub fn micros(duration: Duration) -> Timestamp {
+    Timestamp::try_from(duration.as_micros()).unwrap_or(Timestamp::MAX / 4)
+}
