@@ -2,10 +2,12 @@
 second INSERT of the same text into a plain table, all in one run.
 
 Variants take turns within a round; a figure is the median over the rounds of the difference to "no trigger" in the same
-round. CPU is that of the whole cluster (sessions, WAL writer and all), read from /proc.
+round. CPU is read from /proc: once of the sessions that write, once of the whole cluster (WAL writer, the worker that
+hears of each commit, and all).
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import re
@@ -19,6 +21,8 @@ import psql
 
 HERE = pathlib.Path(os.environ["CLUSTER_DIR"])
 PREFILLED = 20_000
+# What measured() returns.
+SESSIONS, CLUSTER, WALL = range(3)
 VARIANTS = {
     "plain": "no trigger",
     "raw_pk": "second INSERT, table with primary key",
@@ -26,6 +30,11 @@ VARIANTS = {
     "wanted": "attached, an endpoint wants it",
     "unheard": "attached, nobody listens",
 }
+TABLES = (
+    (SESSIONS, "Added CPU µs per changed row, of the writing sessions"),
+    (CLUSTER, "Added CPU µs per changed row, of the whole cluster"),
+    (WALL, "Added wall µs per changed row"),
+)
 COLUMNS = (
     "location_id, account_number, first_name, last_name, email, address, city, state, zip, cell_phone, modified_ts"
 )
@@ -88,16 +97,31 @@ def check_captured(variant: str, rows: int) -> None:
         sys.exit(f"{VARIANTS[variant]}: {found} rows in {log}, expected {expected}")
 
 
-def measured(rows: int, work) -> tuple[float, float]:
-    """CPU µs of the cluster and wall µs, both per row, of `work` (which may return its own wall µs per row)."""
-    sessions = len(processes.children(processes.postmaster()))
-    before, started = processes.cluster_cpu_us(), time.perf_counter()
+def measured(rows: int, work) -> tuple[float, float, float]:
+    """CPU µs of the sessions and of the cluster, and wall µs, per row, of `work` (which may return its own wall)."""
+    at_rest()
+    before, started = cpu_us(), time.perf_counter()
     own = work()
     wall = own or (time.perf_counter() - started) * 1e6 / rows
-    psql.wait_until(
-        "sessions to end", lambda: len(processes.children(processes.postmaster())) <= sessions, 10, every=0.01
-    )
-    return (processes.cluster_cpu_us() - before) / rows, wall
+    at_rest()
+    sessions_cpu, cluster_cpu = ((after - begin) / rows for begin, after in zip(before, cpu_us()))
+    return sessions_cpu, cluster_cpu, wall
+
+
+@functools.cache
+def servants() -> int:
+    """How many processes the cluster has besides sessions."""
+    return int(psql.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type <> 'client backend'"))
+
+
+def at_rest() -> None:
+    """Waits until every session has ended, so that its CPU time is counted where it belongs."""
+    servants()
+    psql.wait_until("sessions to end", lambda: len(processes.children(processes.postmaster())) <= servants(), 10, 0.01)
+
+
+def cpu_us() -> tuple[float, float]:
+    return processes.sessions_cpu_us(), processes.cluster_cpu_us()
 
 
 def pgbench(script: str, clients: int, transactions: int, durable: bool) -> float:
@@ -128,7 +152,7 @@ def pgbench(script: str, clients: int, transactions: int, durable: bool) -> floa
     return 1e6 / float(re.search(r"tps = ([\d.]+) \(without", done.stdout)[1])
 
 
-def single_row(variant: str, update: bool, clients: int, transactions: int) -> tuple[float, float]:
+def single_row(variant: str, update: bool, clients: int, transactions: int) -> tuple[float, float, float]:
     reset(variant, PREFILLED)
     body = psql.value(f"SELECT row_to_json(c)::text FROM contact_{variant} c LIMIT 1")
     if update:
@@ -142,7 +166,7 @@ def single_row(variant: str, update: bool, clients: int, transactions: int) -> t
     return result
 
 
-def bulk(variant: str, kind: str, rows: int) -> tuple[float, float]:
+def bulk(variant: str, kind: str, rows: int) -> tuple[float, float, float]:
     statement = {
         "insert": f"INSERT INTO contact_{variant} ({COLUMNS}) SELECT {ROW.format(n='n')} FROM generate_series(1, {rows}) n",
         "copy": f"COPY contact_{variant} ({COLUMNS}) FROM '{HERE}/data/contact.copy'",
@@ -190,7 +214,7 @@ def main() -> None:
     def shown(figure: float | None) -> str:
         return "–" if figure is None else f"{figure:.1f}"
 
-    for which, title in ((0, "Added CPU µs per changed row"), (1, "Added wall µs per changed row")):
+    for which, title in TABLES:
         body = [
             [
                 "no trigger (absolute)",
@@ -212,8 +236,8 @@ def main() -> None:
     for variant in VARIANTS:
         line = [VARIANTS[variant]]
         for work in concurrent:
-            rates = [1e6 / figure[1] for figure in figures[work, variant]]
-            ratio = statistics.median(p[1] / f[1] for f, p in zip(figures[work, variant], figures[work, "plain"]))
+            rates = [1e6 / figure[WALL] for figure in figures[work, variant]]
+            ratio = statistics.median(p[WALL] / f[WALL] for f, p in zip(figures[work, variant], figures[work, "plain"]))
             line += [f"{statistics.median(rates):,.0f}", f"{100 * ratio:.0f} %"]
         body.append(line)
     head = ["variant"] + [name for work in concurrent for name in (f"{work}: commits/s", "of no trigger")]

@@ -35,6 +35,11 @@ def cluster_cpu_us() -> float:
     return (own + ended + sum(_ticks(child)[0] for child in children(postmaster()))) * TICK_US
 
 
+def sessions_cpu_us() -> float:
+    """CPU time of the cluster's ended processes so far, in µs: of sessions, as long as nothing else ends."""
+    return _ticks(postmaster())[1] * TICK_US
+
+
 def private_mb(pid: int) -> float:
     """Memory of the process itself: the server's shared memory, of which a process maps what it touched, is not in it."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
