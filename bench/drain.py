@@ -99,7 +99,7 @@ def drain(receiver: nginx.Nginx, events: int, endpoints: int) -> dict:
         "lost": expected - len(ours),
         # An event of an earlier round counts too.
         "twice": sum(receipts.values()) - len(ours),
-        "rss": processes.peak_rss_mb(pid),
+        "memory": processes.private_mb(pid),
     }
 
 
@@ -115,7 +115,7 @@ def ceiling(program: str, receiver: nginx.Nginx, requests: int) -> float:
 def line(figures: dict) -> list[str]:
     """One line of the table."""
     cpu = [f"{us:.1f}" for us in figures["cpu"]]
-    ends = [str(figures["lost"]), str(figures["twice"]), f"{figures['rss']:.0f}"]
+    ends = [str(figures["lost"]), str(figures["twice"]), f"{figures['memory']:.0f}"]
     return [f"{figures['rate']:,.0f}", f"{figures['first_ms']:.0f}", *cpu, *ends]
 
 
@@ -152,10 +152,10 @@ def main() -> int:
     psql.progress("")
 
     head = ["round", "deliveries/s", "first after ms", "worker CPU µs", "cluster CPU µs", "nginx CPU µs"]
-    head += ["lost", "twice", "worker RSS MB"]
+    head += ["lost", "twice", "worker private MB"]
     body = [[number + 1, *line(r)] for number, r in enumerate(rounds)]
     rate = statistics.median(r["rate"] for r in rounds)
-    typical = {key: statistics.median(r[key] for r in rounds) for key in ("rate", "first_ms", "rss")}
+    typical = {key: statistics.median(r[key] for r in rounds) for key in ("rate", "first_ms", "memory")}
     typical["cpu"] = [statistics.median(r["cpu"][i] for r in rounds) for i in range(3)]
     body.append(
         ["median (lost, twice: sum)", *line(typical | {key: sum(r[key] for r in rounds) for key in ("lost", "twice")})]
