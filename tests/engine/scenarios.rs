@@ -155,6 +155,22 @@ fn an_endpoint_that_is_made_inactive_and_active_between_two_looks_starts_at_the_
 }
 
 #[test]
+fn a_position_that_starts_at_the_present_is_not_overwritten_before_it_was_read() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Slow);
+    world.emit("a.created", 20);
+    world.advance(SECOND);
+    world.db().set_mode(1, Mode::Inactive);
+    world.emit("b.created", 10);
+    world.db().activate(1, 1);
+    world.db().commit(1, true);
+    // Answers come in the same turn as the news.
+    world.now += 4 * SECOND;
+    world.drain();
+    assert_eq!(received(&world, 1), 3);
+}
+
+#[test]
 fn a_gone_endpoint_is_disabled_and_gets_everything_when_it_is_resumed() {
     let mut world = world(TINY);
     world.behave(1, Behaviour::Gone);
