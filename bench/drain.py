@@ -127,6 +127,7 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=3)
     options = arguments.parse_args()
     events = max(1, options.deliveries // options.endpoints)
+    steal = processes.Steal()
     psql.execute(SET_UP)
     with nginx.running(options.https) as receiver:
         if options.https:
@@ -168,6 +169,7 @@ def main() -> int:
     if bare:
         alone = statistics.median(bare)
         print(f"\nThe HTTP library alone, 8 threads, same receiver: {alone:,.0f}/s; drain ÷ that = {rate / alone:.2f}")
+    print(f"\n{steal}")
     complete = delivered == total and all(r["lost"] == 0 for r in rounds)
     if not complete:
         print(f"\nIncomplete: webhook.deliveries counts {delivered:,} as delivered.")

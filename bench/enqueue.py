@@ -185,7 +185,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--transactions", type=int, default=20_000, help="per single-row run")
     options = arguments.parse_args()
-    some, bulk_rows = options.transactions, 100_000
+    some, bulk_rows = options.transactions // 8 * 8, 100_000
     works = {
         "insert, 1 client": lambda v: single_row(v, False, 1, some),
         "update, 1 client": lambda v: single_row(v, True, 1, some),
@@ -195,6 +195,7 @@ def main() -> None:
         "100k COPY": lambda v: bulk(v, "copy", bulk_rows) if not v.startswith("raw") else None,
         "100k UPDATE": lambda v: bulk(v, "update", bulk_rows),
     }
+    steal = processes.Steal()
     set_up()
     figures: dict = {(work, variant): [] for work in works for variant in VARIANTS}
     for number in range(options.rounds):
@@ -242,7 +243,9 @@ def main() -> None:
         body.append(line)
     head = ["variant"] + [name for work in concurrent for name in (f"{work}: commits/s", "of no trigger")]
     print(f"\nCommits per second, 8 clients, synchronous_commit on\n\n{psql.table(head, body)}")
-    print(f"\n{options.rounds} rounds, {some:,} transactions per single-row run; 1 client: synchronous_commit off.")
+    print(
+        f"\n{options.rounds} rounds, {some:,} transactions per single-row run; 1 client: synchronous_commit off. {steal}"
+    )
 
 
 main()

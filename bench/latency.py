@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import processes
 import psql
 import sink
 
@@ -48,6 +49,7 @@ def main() -> int:
     arguments.add_argument("--rates", default="50,500", help="changes per second, a list")
     arguments.add_argument("--seconds", type=int, default=20)
     options = arguments.parse_args()
+    steal = processes.Steal()
     receiver = sink.Sink()
     psql.execute(SET_UP.format(port=receiver.port))
     # The first delivery opens connections and fills caches: it is not counted.
@@ -58,7 +60,9 @@ def main() -> int:
     ranges, next_id = {}, 1
     for rate in map(int, options.rates.split(",")):
         psql.progress(f"{rate}/s for {options.seconds} s")
+        prober = sink.probe(receiver.port, 0.02, options.seconds)
         count = write(next_id, rate, options.seconds)
+        prober.join()
         ranges[rate] = range(next_id, next_id + count)
         next_id += count
         try:
@@ -69,8 +73,13 @@ def main() -> int:
 
     arrived: dict[int, list[int]] = {}
     sent = {}
-    for at, body in receiver.stop():
-        row = json.loads(body)["data"]
+    bare = []
+    for at, content in receiver.stop():
+        request = json.loads(content)
+        if "probe_us" in request:
+            bare.append((at - request["probe_us"]) / 1000)
+            continue
+        row = request["data"]
         arrived.setdefault(row["id"], []).append(at)
         sent[row["id"]] = row["sent_at_us"]
     commits = psql.rows("SELECT id, extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000 FROM contact")
@@ -86,7 +95,11 @@ def main() -> int:
             waits = [(arrived[key][0] - since[key]) / 1000 for key in got]
             shown = [f"{psql.percentile(waits, share):.2f}" for share in (0.5, 0.99, 1.0)] if waits else ["–"] * 3
             body.append([f"{rate}/s, {name}", len(got), *shown, len(identities) - len(got), twice])
+    body.append(
+        ["a bare request → receiver", len(bare), *(f"{psql.percentile(bare, p):.2f}" for p in (0.5, 0.99, 1.0)), "", ""]
+    )
     print(psql.table(["latency in ms", "changes", "p50", "p99", "max", "lost", "twice"], body))
+    print(f"\nThe bare request tells what this machine itself takes. {steal}")
     return 0 if lost == 0 else 1
 
 

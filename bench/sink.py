@@ -48,6 +48,24 @@ def _serve(listener: socket.socket, stop) -> None:
             waiting[connection] = (since, request)
 
 
+def _probe(port: int, every: float, seconds: float) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            body = b'{"probe_us":%d}' % (time.time_ns() // 1000)
+            connection.sendall(b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            connection.recv(1024)
+            time.sleep(every)
+
+
+def probe(port: int, every: float, seconds: float) -> multiprocessing.Process:
+    """Starts a process that posts its own clock straight to a sink: what the machine itself takes at that time."""
+    process = multiprocessing.Process(target=_probe, args=(port, every, seconds), daemon=True)
+    process.start()
+    return process
+
+
 class Sink:
     """The receiver in a process of its own."""
 
