@@ -49,7 +49,8 @@ pub(super) unsafe fn plan(relation: pg_sys::Relation, trigger: &pg_sys::Trigger)
         unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), pg_sys::Datum::null()) };
     }
     if MISSED.swap(false, Ordering::Relaxed) {
-        CACHE.with(|cache| *cache = Cache::default());
+        // Dropped outside the borrow: deleting memory contexts calls PostgreSQL.
+        drop(CACHE.with(std::mem::take));
     }
     let found = CACHE.with(|cache| match &cache.last {
         Some((oid, plan)) if *oid == trigger.tgoid => Some(Found::Plan(plan.clone())),
@@ -120,10 +121,10 @@ fn listeners(tables: &Tables) -> Rc<Vec<Pattern>> {
             return;
         }
         for event in row.texts("events").unwrap_or_default() {
-            if let Ok(pattern) = Pattern::parse(&String::from_utf8_lossy(&event)) {
-                if !patterns.contains(&pattern) {
-                    patterns.push(pattern);
-                }
+            if let Ok(pattern) = Pattern::parse(&String::from_utf8_lossy(&event))
+                && !patterns.contains(&pattern)
+            {
+                patterns.push(pattern);
             }
         }
     });
@@ -150,11 +151,11 @@ unsafe extern "C-unwind" fn on_invalidation(_arg: pg_sys::Datum, relation: pg_sy
             Found::Nothing { table } => *table == relation,
         };
         let mut dropped = Cache::default();
-        if let Some(plans) = &mut cache.plans {
-            if plans.values().any(concerns) {
-                dropped.last = cache.last.take();
-                dropped.plans = Some(plans.extract_if(|_, found| concerns(found)).collect());
-            }
+        if let Some(plans) = &mut cache.plans
+            && plans.values().any(concerns)
+        {
+            dropped.last = cache.last.take();
+            dropped.plans = Some(plans.extract_if(|_, found| concerns(found)).collect());
         }
         dropped
     });

@@ -103,7 +103,8 @@ pub(super) fn insert(tables: &Tables, xid: u64, events: &Events) {
     // next call resets the memory.
     unsafe {
         pg_sys::MemoryContextReset(context);
-        let before = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), context);
+        let before = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = context;
         // Before a commit there may be no snapshot, and TOAST wants one.
         let snapshot = !pg_sys::ActiveSnapshotSet();
         if snapshot {

@@ -62,7 +62,8 @@ impl Function {
         // SAFETY: nodes are built in `context`, and the current context is put back.
         unsafe {
             let mut function = Self::new(pg_sys::Oid::from(pg_sys::F_TO_JSON), context);
-            let before = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), context);
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = context;
             let node = pg_sys::makeNullConst(argument, -1, pg_sys::InvalidOid);
             let call = pg_sys::makeFuncExpr(
                 pg_sys::Oid::from(pg_sys::F_TO_JSON),

@@ -6,27 +6,7 @@ use pgrx::prelude::*;
 mod tests {
     use pgrx::prelude::*;
 
-    use crate::pg::tests::{maybe, one, register, run, sqlstate};
-
-    /// A table of contacts, attached, and an endpoint that wants everything.
-    fn contacts() {
-        register("all", "");
-        run("CREATE TABLE contact (id bigint PRIMARY KEY, name text, age int);
-             SELECT webhook_attach('contact')");
-    }
-
-    /// The events of the outbox, one a line: type, key, data, previous.
-    fn events() -> Vec<String> {
-        one::<Vec<String>>(
-            "SELECT coalesce(array_agg(concat_ws(' ', type, key, data, previous) ORDER BY xid, seq), '{}')
-               FROM webhook.outbox",
-        )
-    }
-
-    fn types() -> String {
-        maybe::<String>("SELECT string_agg(type, ' ' ORDER BY xid, seq) FROM webhook.outbox")
-            .unwrap_or_default()
-    }
+    use crate::pg::tests::{contacts, events, maybe, one, register, run, types};
 
     #[pg_test]
     fn insert_update_and_delete_leave_the_exact_row() {
@@ -376,94 +356,6 @@ mod tests {
             one::<String>("SELECT data || previous FROM webhook.outbox WHERE operation = 'updated'"),
             r#"{"id":1,"years":"2","city":"Ghent"}{"years":"1"}"#
         );
-    }
-
-    #[pg_test]
-    fn attaching_again_changes_the_attachment() {
-        register("all", "");
-        run("CREATE TABLE t (a int, b int)");
-        let first: i64 = one("SELECT webhook_attach('t', actions => '{created}')");
-        run("INSERT INTO t VALUES (1, 2)");
-        assert_eq!(one::<i64>("SELECT webhook_attach('t', actions => '{deleted}', exclude => '{a}')"), first);
-        run("INSERT INTO t VALUES (3, 4); DELETE FROM t WHERE a = 1");
-        assert_eq!(events(), [r#"t.created {"a":1,"b":2}"#, r#"t.deleted {"b":2}"#]);
-        assert_ne!(one::<i64>("SELECT webhook_attach('t', 'other')"), first);
-    }
-
-    #[pg_test]
-    fn detach_ends_what_it_names_and_answers_how_many() {
-        contacts();
-        run("SELECT webhook_attach('contact', 'person'), webhook_attach('contact', 'human')");
-        assert_eq!(one::<i32>("SELECT webhook_detach('contact', 'person')"), 1);
-        run("INSERT INTO contact VALUES (1)");
-        assert_eq!(types(), "contact.created human.created");
-        assert_eq!(one::<i32>("SELECT webhook_detach('contact')"), 2);
-        assert_eq!(one::<i32>("SELECT webhook_detach('contact')"), 0);
-        run("INSERT INTO contact VALUES (2)");
-        assert_eq!(types(), "contact.created human.created");
-    }
-
-    #[pg_test]
-    fn wrong_attach_calls_end_with_the_right_sqlstate() {
-        run("CREATE TABLE t (a int); CREATE VIEW v AS SELECT 1 AS a; CREATE TEMP TABLE temporary (a int);
-             CREATE MATERIALIZED VIEW m AS SELECT 1 AS a; CREATE SEQUENCE s");
-        for (call, state) in [
-            ("NULL", "22023"),
-            ("4294967294", "42704"),
-            ("'t', key => '{nope}'", "42703"),
-            ("'t', columns => '{ctid}'", "42703"),
-            ("'t', exclude => '{nope}'", "42703"),
-            ("'t', watch => '{nope}'", "42703"),
-            ("'t', key => '{}'", "22023"),
-            ("'t', columns => '{}'", "22023"),
-            ("'t', columns => '{NULL}'", "22023"),
-            ("'t', ''", "22023"),
-            ("'t', 'a b'", "22023"),
-            ("'t', '*'", "22023"),
-            ("'t', actions => '{}'", "22023"),
-            ("'t', actions => '{exploded}'", "22023"),
-            ("'t', actions => '{truncated}'", "0A000"),
-            ("'t', condition => 'true'", "0A000"),
-            ("'t', expand => '{\"a\": \"b\"}'", "0A000"),
-            ("'t', as_action => 'changed'", "0A000"),
-            ("'pg_class'", "42809"),
-            ("'webhook.outbox'", "42809"),
-            ("'v'", "42809"),
-            ("'m'", "42809"),
-            ("'s'", "42809"),
-            ("'temporary'", "42809"),
-        ] {
-            assert_eq!(sqlstate(&format!("SELECT webhook_attach({call})")), state, "{call}");
-        }
-        assert_eq!(one::<i64>("SELECT count(*) FROM webhook.attachment"), 0);
-    }
-
-    #[pg_test]
-    fn only_who_may_create_triggers_attaches_and_only_the_owner_detaches() {
-        contacts();
-        run("CREATE ROLE stranger; GRANT USAGE ON SCHEMA webhook TO stranger;
-             GRANT EXECUTE ON FUNCTION webhook.capture TO stranger;
-             GRANT EXECUTE ON FUNCTION webhook_attach, webhook_detach TO stranger;
-             GRANT INSERT ON contact TO stranger; SET LOCAL ROLE stranger");
-        assert_eq!(sqlstate("SELECT webhook_attach('contact', 'stolen')"), "42501");
-        assert_eq!(sqlstate("SELECT webhook_detach('contact')"), "42501");
-        assert_eq!(sqlstate("SELECT * FROM webhook.outbox"), "42501");
-        run("INSERT INTO contact VALUES (1)");
-        run("RESET ROLE");
-        assert_eq!(types(), "contact.created");
-        run("GRANT TRIGGER ON contact TO stranger; SET LOCAL ROLE stranger");
-        assert_eq!(sqlstate("SELECT webhook_attach('contact', 'shared')"), "00000");
-        assert_eq!(one::<String>("SELECT current_user::text"), "stranger");
-        assert_eq!(sqlstate("SELECT webhook_attach('contact', 'shared', always => true)"), "42501");
-    }
-
-    #[pg_test]
-    fn always_captures_in_replica_role_and_others_do_not() {
-        contacts();
-        run("CREATE TABLE t (a int); SELECT webhook_attach('t', always => true);
-             SET LOCAL session_replication_role = replica;
-             INSERT INTO t VALUES (1); INSERT INTO contact VALUES (1)");
-        assert_eq!(types(), "t.created");
     }
 
     #[pg_test]

@@ -5,6 +5,7 @@
     reason = "clippy takes #[pg_test] functions for production code"
 )]
 
+mod attach;
 mod capture;
 mod endpoints;
 mod events;
@@ -51,4 +52,23 @@ fn written() -> String {
     one("SELECT concat((SELECT json_agg(e) FROM webhook.endpoint e), (SELECT json_agg(s) FROM webhook.endpoint_secret s),
                        (SELECT json_agg(p) FROM webhook.position p), (SELECT json_agg(d) FROM webhook.delivery d),
                        (SELECT json_agg(o) FROM webhook.outbox o))")
+}
+
+/// A table of contacts, attached, and an endpoint that wants everything.
+fn contacts() {
+    register("all", "");
+    run("CREATE TABLE contact (id bigint PRIMARY KEY, name text, age int);
+         SELECT webhook_attach('contact')");
+}
+
+/// The events of the outbox, one a line: type, key, data, previous.
+fn events() -> Vec<String> {
+    one::<Vec<String>>(
+        "SELECT coalesce(array_agg(concat_ws(' ', type, key, data, previous) ORDER BY xid, seq), '{}')
+           FROM webhook.outbox",
+    )
+}
+
+fn types() -> String {
+    maybe::<String>("SELECT string_agg(type, ' ' ORDER BY xid, seq) FROM webhook.outbox").unwrap_or_default()
 }
