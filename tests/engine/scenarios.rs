@@ -159,7 +159,7 @@ fn a_position_that_starts_at_the_present_is_not_overwritten_before_it_was_read()
     let mut world = world(TINY);
     world.behave(1, Behaviour::Slow);
     world.emit("a.created", 20);
-    world.advance(SECOND);
+    world.advance(4 * SECOND);
     world.db().set_mode(1, Mode::Inactive);
     world.emit("b.created", 10);
     world.db().activate(1, 1);
@@ -167,7 +167,24 @@ fn a_position_that_starts_at_the_present_is_not_overwritten_before_it_was_read()
     // Answers come in the same turn as the news.
     world.now += 4 * SECOND;
     world.drain();
-    assert_eq!(received(&world, 1), 3);
+    assert_eq!(received(&world, 1), 6);
+}
+
+#[test]
+fn an_endpoint_that_comes_back_counts_what_it_still_has_in_flight() {
+    let mut world = world(TINY);
+    world.behave(1, Behaviour::Slow);
+    world.emit("a.created", 3);
+    world.advance(100 * MILLISECOND);
+    world.db().set_mode(1, Mode::Inactive);
+    world.advance(100 * MILLISECOND);
+    world.db().activate(1, 1);
+    world.db().commit(1, true);
+    world.emit("a.created", 5);
+    world.advance(SECOND);
+    assert_eq!(sent(&world, 1), 3);
+    world.drain();
+    assert_eq!(received(&world, 1), 8);
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub fn schedules(mix: Mix) -> impl Strategy<Value = Vec<Op>> {
         Behaviour::Flaky,
         Behaviour::Flaky,
         Behaviour::Gone,
+        Behaviour::Gone,
         Behaviour::Busy,
         Behaviour::Starved,
     ]);
