@@ -37,4 +37,4 @@ bench: ## Measure enqueue cost, drain rate and latency (bench/)
 	@bench/enqueue && bench/drain && bench/latency
 
 clean: ## Remove build output; the set-up stays (it is in $WEBHOOK_PG_CACHE, see scripts/env)
-	@rm -rf target && . scripts/env && rm -rf "$$WEBHOOK_PG_CACHE/target" "$$WEBHOOK_PG_CACHE/clone"
+	@rm -rf target && . scripts/env && rm -rf "$$WEBHOOK_PG_CACHE/target"

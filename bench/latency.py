@@ -62,7 +62,7 @@ def main() -> int:
         ranges[rate] = range(next_id, next_id + count)
         next_id += count
         try:
-            psql.wait_until("all deliveries", lambda: int(psql.value(delivered)) >= next_id, 30)
+            psql.wait_until("all deliveries", lambda total=next_id: int(psql.value(delivered)) >= total, 30)
         except TimeoutError as problem:
             print(f"\n{problem}", file=sys.stderr)
     psql.progress("")

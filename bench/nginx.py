@@ -30,7 +30,7 @@ http {{
 }}
 """
 # Modules that a build may have: each wants a directory of its own even when it is not used.
-TEMP = "proxy_temp_path {home}/nginx-proxy; fastcgi_temp_path {home}/nginx-fastcgi; uwsgi_temp_path {home}/nginx-uwsgi; scgi_temp_path {home}/nginx-scgi;"
+MODULES = ("proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def certificates(home: pathlib.Path) -> None:
@@ -41,7 +41,19 @@ def certificates(home: pathlib.Path) -> None:
 
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     (home / "leaf.ext").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-    openssl("req", "-x509", *key, "-days", 2, "-subj", "/CN=bench authority", "-keyout", home / "ca.key", "-out", home / "ca.pem")
+    openssl(
+        "req",
+        "-x509",
+        *key,
+        "-days",
+        2,
+        "-subj",
+        "/CN=bench authority",
+        "-keyout",
+        home / "ca.key",
+        "-out",
+        home / "ca.pem",
+    )
     openssl("req", *key, "-subj", "/CN=127.0.0.1", "-keyout", home / "leaf.key", "-out", home / "leaf.csr")
     openssl("x509", "-req", "-in", home / "leaf.csr", "-CA", home / "ca.pem", "-CAkey", home / "ca.key", "-CAcreateserial",
             "-days", 2, "-extfile", home / "leaf.ext", "-out", home / "leaf.pem")  # fmt: skip
@@ -83,9 +95,11 @@ def running(https: bool = False):
     if https:
         certificates(home)
     tls = f" ssl; ssl_certificate {home}/leaf.pem; ssl_certificate_key {home}/leaf.key" if https else ""
-    (home / "nginx.conf").write_text(CONF.format(home=home, port=port, tls=tls, temp=TEMP.format(home=home)))
+    temp = " ".join(f"{module}_temp_path {home}/nginx-{module};" for module in MODULES)
+    (home / "nginx.conf").write_text(CONF.format(home=home, port=port, tls=tls, temp=temp))
     process = subprocess.Popen([program, "-c", home / "nginx.conf", "-e", home / "nginx-error.log"])
     try:
+
         def listening() -> bool:
             if process.poll() is not None:
                 raise SystemExit((home / "nginx-error.log").read_text())

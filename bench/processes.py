@@ -35,6 +35,7 @@ def cluster_cpu_us() -> float:
     return (own + ended + sum(_ticks(child)[0] for child in children(postmaster()))) * TICK_US
 
 
-def peak_rss_mb(pid: int) -> float:
+def private_mb(pid: int) -> float:
+    """Memory of the process itself: the server's shared memory, of which a process maps what it touched, is not in it."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:")) / 1024

@@ -55,10 +55,10 @@ fn first_special(text: &[u8]) -> Option<usize> {
         bytes.copy_from_slice(chunk);
         let word = u64::from_le_bytes(bytes);
         let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        if control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) != 0 {
-            if let Some(found) = chunk.iter().position(special) {
-                return Some(at + found);
-            }
+        if control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) != 0
+            && let Some(found) = chunk.iter().position(special)
+        {
+            return Some(at + found);
         }
         at += 8;
     }

@@ -36,6 +36,8 @@ pub enum Fault {
     Config,
     /// Our own fault: no file descriptors, no thread, our resolver is down. Never consumes an attempt.
     Internal,
+    /// The event itself breaks us: it cannot be read or made into a request. It must not stop the others.
+    Poison,
 }
 
 impl Fault {
@@ -51,6 +53,7 @@ impl Fault {
             Self::Protocol => "protocol",
             Self::Config => "config",
             Self::Internal => "internal",
+            Self::Poison => "poison",
         }
     }
 }
@@ -103,6 +106,8 @@ pub enum Verdict<'a> {
     Retry,
     /// The receiver had no part in it.
     OwnFault,
+    /// The receiver had no part in it, and the event is the reason.
+    Poison,
 }
 
 /// What an answer means. Redirects are not followed, so 3xx is a failure like any other.
@@ -114,6 +119,7 @@ pub fn judge(answer: &Answer) -> Verdict<'_> {
             Verdict::RetryLater { after: retry_after.as_deref() }
         }
         Answer::Failed { fault: Fault::Internal, .. } => Verdict::OwnFault,
+        Answer::Failed { fault: Fault::Poison, .. } => Verdict::Poison,
         Answer::Status { .. } | Answer::Failed { .. } => Verdict::Retry,
     }
 }
@@ -145,6 +151,9 @@ pub struct Decision {
     pub hold_until: Option<Timestamp>,
 }
 
+/// A poison event is dead after this many attempts.
+pub const POISON_ATTEMPTS: u32 = 3;
+
 /// The wait after a fault of our own: long enough not to spin, short enough not to be noticed.
 pub const OWN_FAULT_WAIT: Duration = Duration::from_secs(1);
 
@@ -171,6 +180,8 @@ pub fn decide(answer: &Answer, attempt: u32, schedule: &Schedule, now: Timestamp
             }
         }
         Verdict::Retry => Decision { state: by_schedule(Duration::ZERO), ..counted },
+        Verdict::Poison if attempt >= POISON_ATTEMPTS => counted,
+        Verdict::Poison => Decision { state: pending(jittered(OWN_FAULT_WAIT, chance)), ..counted },
         Verdict::OwnFault => {
             Decision { state: pending(jittered(OWN_FAULT_WAIT, chance)), counted: false, ..counted }
         }
@@ -222,6 +233,13 @@ mod tests {
         for code in 100..=999 {
             assert_eq!(judge(&status(code)) == Verdict::Delivered, (200..300).contains(&code), "{code}");
         }
+    }
+
+    #[test]
+    fn a_poison_event_is_dead_after_three_attempts() {
+        let poison = failed(Fault::Poison);
+        assert_eq!((after(&poison, 1).state, after(&poison, 2).state), (due_in(1), due_in(1)));
+        assert_eq!(after(&poison, 3).state, State::Dead);
     }
 
     #[test]

@@ -161,10 +161,7 @@ mod tests {
 
     #[test]
     fn the_text_of_the_default_is_the_default() {
-        assert_eq!(
-            Schedule::parse(DEFAULT_RETRY_SCHEDULE),
-            Ok(Schedule::new(Settings::default().retry_schedule))
-        );
+        assert_eq!(Schedule::parse(DEFAULT_RETRY_SCHEDULE), Ok(Settings::default().retry_schedule));
         assert_eq!(Schedule::parse(DEFAULT_RETRY_SCHEDULE).unwrap().attempts(), 10);
     }
 

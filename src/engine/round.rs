@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::store::{Ledger, Settled, Store};
 use super::{Completion, Job, Transport};
 use crate::event::Timestamp;
-use crate::outcome::{self, State, Verdict};
+use crate::outcome::{self, Answer, Attempt, Fault, State, Verdict};
 use crate::position::Position;
 use crate::settings::Settings;
 
@@ -73,6 +73,8 @@ pub struct Dispatcher<S, T> {
     lanes: BTreeMap<i64, Lane>,
     flights: HashMap<u64, Flight>,
     next_ticket: u64,
+    /// Attempts that ended before they began: their events cannot be read.
+    unsent: Vec<Completion>,
     /// Outcomes to write, and whom to tell afterwards.
     ledger: Ledger,
     landed: Vec<(i64, Task)>,
@@ -112,6 +114,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             lanes: BTreeMap::new(),
             flights: HashMap::new(),
             next_ticket: 0,
+            unsent: Vec::new(),
             ledger: Ledger::default(),
             landed: Vec::new(),
             write_after: Timestamp::MIN,
@@ -182,7 +185,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     // ---- collect ------------------------------------------------------------------------------------------------
 
     fn collect(&mut self, now: Timestamp) {
-        let mut completions = Vec::new();
+        let mut completions = std::mem::take(&mut self.unsent);
         self.transport.collect(&mut completions);
         for Completion { ticket, attempt } in completions {
             let Some(Flight { lane: id, task, attempt: number }) = self.flights.remove(&ticket) else {
@@ -193,7 +196,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             let schedule = own_schedule.unwrap_or(&self.settings.retry_schedule);
             let before = task.row.map_or(0, |row| row.attempts_before);
             let chance = (self.chance)();
-            let mut decision = outcome::decide(&attempt.answer, number - before, schedule, now, chance);
+            let mut decision =
+                outcome::decide(&attempt.answer, number.saturating_sub(before), schedule, now, chance);
             if let (Some(lane), Some(until)) = (&mut lane, decision.hold_until) {
                 lane.hold_until = lane.hold_until.max(until);
             }
@@ -375,13 +379,19 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let ticket = self.next_ticket;
         let attempt = task.row.map_or(0, |row| row.attempts).saturating_add(1);
         lane.flying.insert(task.event.place, ticket);
-        self.transport.submit(Job {
-            ticket,
-            endpoint: Arc::clone(&lane.endpoint),
-            event: Arc::clone(&task.event),
-            attempt,
-            timeout: lane.endpoint.timeout.unwrap_or(self.settings.request_timeout),
-        });
+        if let Some(reason) = &task.event.unreadable {
+            let answer = Answer::Failed { fault: Fault::Poison, message: reason.clone() };
+            let attempt = Attempt { started_at: now, duration: Duration::ZERO, answer };
+            self.unsent.push(Completion { ticket, attempt });
+        } else {
+            self.transport.submit(Job {
+                ticket,
+                endpoint: Arc::clone(&lane.endpoint),
+                event: Arc::clone(&task.event),
+                attempt,
+                timeout: lane.endpoint.timeout.unwrap_or(self.settings.request_timeout),
+            });
+        }
         self.flights.insert(ticket, Flight { lane: id, task, attempt });
         true
     }
@@ -392,7 +402,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if self.write_after > now {
             return until(self.write_after, now);
         }
-        if self.unfinished && self.settings.enabled {
+        if !self.unsent.is_empty() || (self.unfinished && self.settings.enabled) {
             return Duration::ZERO;
         }
         let timers = self.lanes.values().filter(|lane| lane.feed != Feed::Stopped).flat_map(|lane| {

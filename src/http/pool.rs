@@ -171,7 +171,7 @@ impl Shared {
             // One bad job must not take the thread along, nor, as a panic across threads could, the server.
             let answer =
                 catch_unwind(AssertUnwindSafe(|| (self.exchange)(&client, &job, started_at))).unwrap_or_else(
-                    |_| Answer::Failed { fault: Fault::Internal, message: "the attempt panicked".to_owned() },
+                    |_| Answer::Failed { fault: Fault::Poison, message: "the attempt panicked".to_owned() },
                 );
             self.complete(job.ticket, Attempt { started_at, duration: start.elapsed(), answer });
         }

@@ -9,6 +9,7 @@ pub mod durability;
 pub mod guc;
 pub mod launcher;
 pub mod report;
+mod rows;
 pub mod statement;
 pub mod store;
 pub mod thread;

@@ -1,18 +1,20 @@
 //! The engine's store: the statements of `sql/statements/`, run through SPI in short transactions.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
 use super::durability::Durability;
+use super::rows::*;
 use super::statement::Statement;
-use super::transaction::transaction;
+use super::transaction::{subtransaction, transaction};
 use crate::config::Config;
 use crate::engine::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
-use crate::event::{Event, Operation, Place, Timestamp};
-use crate::outcome::{Answer, State};
+use crate::event::{Event, Place, Timestamp};
+use crate::outcome::State;
 use crate::position::{Leg, Position, Snapshot};
 use crate::retry::Schedule;
 use crate::settings::LogAttempts;
@@ -23,9 +25,6 @@ macro_rules! statement {
     };
 }
 
-/// PostgreSQL counts from 2000-01-01, [`Timestamp`] from 1970-01-01.
-const EPOCH_OFFSET_MICROS: i64 = 10_957 * 86_400 * 1_000_000;
-
 /// All statements of the worker.
 struct Statements {
     head: Statement,
@@ -33,6 +32,7 @@ struct Statements {
     snapshot: Statement,
     plan: Statement,
     fetch: Statement,
+    fetch_unreadable: Statement,
     settled: Statement,
     pending: Statement,
     due: Statement,
@@ -65,6 +65,7 @@ impl SpiStore {
                 snapshot: statement!("snapshot"),
                 plan: statement!("plan"),
                 fetch: statement!("fetch"),
+                fetch_unreadable: statement!("fetch_unreadable"),
                 settled: statement!("settled"),
                 pending: statement!("pending"),
                 due: statement!("due"),
@@ -212,23 +213,42 @@ impl SpiReading<'_, '_> {
         table.collect()
     }
 
+    fn fetch_all(&self, places: &[Place]) -> Vec<Event> {
+        let xids: Vec<i64> = places.iter().map(|place| xid_to_sql(place.xid)).collect();
+        let seqs: Vec<i64> = places.iter().map(|place| place.seq).collect();
+        self.rows(&self.statements.fetch, &[xids.into(), seqs.into()])
+            .iter()
+            .map(|row| event(row, 1))
+            .collect()
+    }
+
+    /// An event for itself; of one that cannot be read, what can be known.
+    fn fetch_one(&self, place: Place) -> Option<Event> {
+        let known = || {
+            let args = [xid_to_sql(place.xid).into(), place.seq.into()];
+            self.rows(&self.statements.fetch_unreadable, &args).first().map(|row| event(row, 1))
+        };
+        // SAFETY: reading leaves nothing half done.
+        match unsafe { subtransaction(|| self.fetch_all(&[place])) } {
+            Ok(mut events) => events.pop(),
+            // SAFETY: as above.
+            Err(reason) => match unsafe { subtransaction(known) } {
+                Ok(event) => event.map(|event| Event { unreadable: Some(reason), ..event }),
+                Err(reason) => {
+                    warning!(
+                        "webhook_pg: event {} of transaction {} is lost: {reason}",
+                        place.seq,
+                        place.xid
+                    );
+                    None
+                }
+            },
+        }
+    }
+
     fn one<T: FromDatum + IntoDatum>(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Option<T> {
         self.rows(statement, args).first().and_then(|row| cell(row, 1))
     }
-}
-
-/// A result that only a wrong call spoils; raised as PostgreSQL's ERROR, which costs this transaction.
-fn fine<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| error!("webhook_pg: {error}"))
-}
-
-fn cell<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, column: usize) -> Option<T> {
-    fine(row.get(column))
-}
-
-/// A column that the table declares NOT NULL.
-fn required<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, column: usize) -> T {
-    fine(cell(row, column).ok_or("unexpected null"))
 }
 
 impl Reading for SpiReading<'_, '_> {
@@ -290,10 +310,12 @@ impl Reading for SpiReading<'_, '_> {
         if places.is_empty() {
             return Vec::new();
         }
-        let xids: Vec<i64> = places.iter().map(|place| xid_to_sql(place.xid)).collect();
-        let seqs: Vec<i64> = places.iter().map(|place| place.seq).collect();
-        let rows = self.rows(&self.statements.fetch, &[xids.into(), seqs.into()]);
-        let events: Vec<Event> = rows.iter().map(|row| event(row, 1)).collect();
+        // SAFETY: reading leaves nothing half done.
+        let events = match unsafe { subtransaction(|| self.fetch_all(places)) } {
+            Ok(events) => events,
+            // One event that cannot be read must not stop the others.
+            Err(_) => places.iter().filter_map(|place| self.fetch_one(*place)).collect(),
+        };
         self.durability.ensure(places);
         events
     }
@@ -330,108 +352,22 @@ impl Reading for SpiReading<'_, '_> {
         let args = [endpoint.into(), timestamptz(now).into(), limit.into(), at_work.to_vec().into()];
         let rows = self.rows(&self.statements.due, &args);
         let number = |row: &SpiHeapTupleData<'_>, n| u32::try_from(required::<i32>(row, n)).unwrap_or(0);
-        let due: Vec<DueDelivery> = rows
-            .iter()
-            .map(|row| DueDelivery {
-                id: required(row, 1),
-                attempts: number(row, 2),
-                attempts_before: number(row, 3),
-                event: event(row, 4),
+        let place =
+            |row: &SpiHeapTupleData<'_>| Place { xid: xid_from_sql(required(row, 4)), seq: required(row, 5) };
+        let places: Vec<Place> = rows.iter().map(place).collect();
+        let due: Vec<(i64, u32, u32, Place)> =
+            rows.iter().map(|row| (required(row, 1), number(row, 2), number(row, 3), place(row))).collect();
+        drop(rows);
+        let mut events: HashMap<Place, Event> =
+            self.fetch(&places).into_iter().map(|event| (event.place, event)).collect();
+        let due: Vec<DueDelivery> = due
+            .into_iter()
+            .filter_map(|(id, attempts, attempts_before, place)| {
+                Some(DueDelivery { id, attempts, attempts_before, event: events.remove(&place)? })
             })
             .collect();
-        let places: Vec<Place> = due.iter().map(|delivery| delivery.event.place).collect();
-        self.durability.ensure(&places);
         let next =
             self.one(&self.statements.next_due, &[endpoint.into(), timestamptz(now).into()]).map(timestamp);
         (due, next)
-    }
-}
-
-/// A position in three columns: done, upto, seq. None where the row has none.
-fn position(row: &SpiHeapTupleData<'_>, first: usize) -> crate::error::Result<Option<Position>> {
-    let done: Option<String> = cell(row, first);
-    let upto: Option<String> = cell(row, first + 1);
-    done.map(|done| Position::from_columns(&done, upto.as_deref(), cell(row, first + 2).unwrap_or(0)))
-        .transpose()
-}
-
-/// An event in thirteen columns, in the order of `fetch.sql`.
-fn event(row: &SpiHeapTupleData<'_>, first: usize) -> Event {
-    let operation: Option<String> = cell(row, first + 7);
-    let id: pgrx::Uuid = required(row, first + 4);
-    Event {
-        place: Place { xid: xid_from_sql(required(row, first)), seq: required(row, first + 1) },
-        occurred_at: timestamp(required(row, first + 2)),
-        target: cell(row, first + 3),
-        id: uuid::Uuid::from_bytes(*id.as_bytes()),
-        truncated: required(row, first + 5),
-        event_type: required(row, first + 6),
-        operation: operation.as_deref().and_then(Operation::parse),
-        key: cell(row, first + 8),
-        data: cell(row, first + 9),
-        previous: cell(row, first + 10),
-        context: cell(row, first + 11),
-        traceparent: cell(row, first + 12),
-    }
-}
-
-fn timestamp(value: TimestampWithTimeZone) -> Timestamp {
-    let since_2000: pg_sys::TimestampTz = value.into();
-    since_2000.saturating_add(EPOCH_OFFSET_MICROS)
-}
-
-fn timestamptz(value: Timestamp) -> TimestampWithTimeZone {
-    let since_2000 = value.saturating_sub(EPOCH_OFFSET_MICROS);
-    // Out of PostgreSQL's range only with a clock that is off by 290,000 years.
-    TimestampWithTimeZone::try_from(since_2000).unwrap_or(TimestampWithTimeZone::positive_infinity())
-}
-
-/// xid8 travels as bigint, digit for digit; the highest bit is out of reach.
-fn xid_to_sql(xid: u64) -> i64 {
-    i64::try_from(xid).unwrap_or(i64::MAX)
-}
-
-fn xid_from_sql(xid: i64) -> u64 {
-    u64::try_from(xid).unwrap_or(0)
-}
-
-fn int4(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
-}
-
-fn state_word(state: State) -> &'static str {
-    match state {
-        State::Delivered => "delivered",
-        State::Pending { .. } => "pending",
-        State::Dead => "dead",
-    }
-}
-
-fn milliseconds(row: &&Settled) -> f32 {
-    row.attempt.duration.as_secs_f32() * 1000.0
-}
-
-fn status(answer: &Answer) -> Option<i32> {
-    match answer {
-        Answer::Status { status, .. } => Some(i32::from(*status)),
-        Answer::Failed { .. } => None,
-    }
-}
-
-/// The class of the fault and what happened; nothing for a complete response, whose status says it.
-fn error_text(answer: &Answer) -> Option<String> {
-    match answer {
-        Answer::Status { .. } => None,
-        Answer::Failed { fault, message } => {
-            Some(format!("{}: {message}", fault.as_str()).replace('\0', "\u{fffd}"))
-        }
-    }
-}
-
-fn response(answer: &Answer) -> Option<String> {
-    match answer {
-        // PostgreSQL's text holds no NUL.
-        Answer::Status { body, .. } if !body.is_empty() => Some(body.replace('\0', "\u{fffd}")),
-        _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! The worker's transactions: short, each on its own, an error costs the transaction and not the process.
+//! The worker's transactions: short, each on its own, an error costs the transaction and not the process. And
+//! subtransactions, in which an error costs even less.
 
 use std::panic::AssertUnwindSafe;
 
@@ -35,6 +36,36 @@ pub fn transaction<R>(body: impl FnOnce() -> Result<R, String>) -> Result<R, Str
         unsafe { pg_sys::AbortCurrentTransaction() };
     }
     result
+}
+
+/// Runs `act` in a subtransaction of its own, so that an error undoes what it did and nothing else. Cancelling and
+/// shutting down go through.
+///
+/// # Errors
+/// What `act` raised.
+///
+/// # Safety
+/// `act` leaves nothing half done in memory when it unwinds.
+pub unsafe fn subtransaction<R>(act: impl FnOnce() -> R) -> Result<R, String> {
+    // SAFETY: the steps of PL/pgSQL's exception block; memory context and resource owner are put back as there.
+    unsafe {
+        let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = memory;
+        let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(act())))
+            .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| error.rethrow())
+            .catch_when(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, |error| error.rethrow())
+            .catch_others(|error| Err(one_line(&error)))
+            .execute();
+        if result.is_ok() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::CurrentMemoryContext = memory;
+        pg_sys::CurrentResourceOwner = owner;
+        result
+    }
 }
 
 /// Accepts invalidation messages that came while no transaction was open.

@@ -183,11 +183,16 @@ impl Worker {
 
     /// One turn. Answers how long nothing will happen by itself.
     fn turn(&mut self, woken: bool, poll: bool) -> Duration {
+        if poll && self.is_read_only() {
+            self.log.warn("this database is read only, nothing is sent");
+            self.engine = None;
+            return Duration::MAX;
+        }
         let endpoints_changed = ENDPOINTS_CHANGED.swap(false, Ordering::Relaxed);
         if endpoints_changed && self.engine.is_some() && !self.is_still_installed() {
             self.engine = None;
         }
-        if self.engine.is_none() && (endpoints_changed || poll) {
+        if self.engine.is_none() && poll {
             self.engine = self.start_engine();
             if self.engine.is_some() {
                 ENDPOINTS_CHANGED.store(false, Ordering::Relaxed);
@@ -214,6 +219,33 @@ impl Worker {
             self.engine = None;
             Duration::MAX
         })
+    }
+
+    /// Whether outcomes could not be written: `default_transaction_read_only` fences a database during a switchover. Its
+    /// value for this database comes to a session at its start, so a worker that has an old one starts anew.
+    fn is_read_only(&mut self) -> bool {
+        let statement = Statement::new(include_str!("../../sql/statements/read_only.sql"));
+        let found = transaction(|| {
+            Spi::connect(|client| {
+                statement.read(client, &[]).and_then(|table| table.first().get_two::<String, bool>())
+            })
+            .map_err(|error| error.to_string())
+        });
+        // SAFETY: a plain global of this process.
+        let here = unsafe { pg_sys::DefaultXactReadOnly };
+        match found {
+            Ok((Some(value), _)) => matches!(value.to_lowercase().as_str(), "on" | "true" | "yes" | "1"),
+            Ok((None, Some(true))) if here => {
+                log!("{}: starting anew, because this database is read only no more", launcher::WORKER_TYPE);
+                // SAFETY: no transaction is open. Not 0: a worker that exits with 0 is never started again.
+                unsafe { pg_sys::proc_exit(1) }
+            }
+            Ok(_) => here,
+            Err(trouble) => {
+                self.log.warn(&trouble);
+                false
+            }
+        }
     }
 
     /// Whether the extension and its installation row are as they were. Asked only when something changed.

@@ -20,6 +20,7 @@ fn event() -> Event {
         context: None,
         traceparent: None,
         target: None,
+        unreadable: None,
     }
 }
 

@@ -198,19 +198,22 @@ impl Cluster {
         self.server.lock().expect("the server").as_ref().expect("a server that runs").id()
     }
 
-    /// Process id of the worker of database `postgres`; waits until there is one.
+    /// Process id of the worker, which may take a moment to show.
     #[track_caller]
     pub fn worker(&self) -> u32 {
-        let mut client = self.connect();
         wait_until("a worker shows in pg_stat_activity", secs(20), || {
-            let query = "SELECT pid FROM pg_catalog.pg_stat_activity
-                          WHERE backend_type = 'webhook_pg worker' AND datname = 'postgres'";
-            let rows = client.query(query, &[]).map_err(|e| e.to_string())?;
-            match rows.as_slice() {
-                [row] => Ok(row.get::<_, i32>(0).unsigned_abs()),
-                _ => Err(format!("{} workers", rows.len())),
-            }
+            self.try_worker().ok_or("no worker".into())
         })
+    }
+
+    /// Process id of the worker, if there is exactly one.
+    pub fn try_worker(&self) -> Option<u32> {
+        let query = "SELECT pid FROM pg_catalog.pg_stat_activity
+                      WHERE backend_type = 'webhook_pg worker' AND datname = 'postgres'";
+        match self.try_connect().ok()?.query(query, &[]).ok()?.as_slice() {
+            [row] => Some(row.get::<_, i32>(0).unsigned_abs()),
+            _ => None,
+        }
     }
 
     /// A program of this PostgreSQL, run as the owner of the cluster, with PGDATA set.

@@ -43,9 +43,10 @@ impl<'c> Scene<'c> {
         Self { cluster, name: name.to_owned(), client, receiver, endpoint }
     }
 
-    /// A scene on the shared cluster whose receiver accepts everything.
+    /// A scene on the shared cluster whose receiver accepts everything, one request after the other: so what was inserted
+    /// first arrives first, and a [fence](Self::fence) comes last.
     pub fn accepting(name: &str) -> Scene<'static> {
-        Scene::new(Cluster::shared(), name, "", |_, _| Reply::ok())
+        Scene::new(Cluster::shared(), name, ", max_in_flight => 1", |_, _| Reply::ok())
     }
 
     /// Inserts rows, each in a transaction of its own.

@@ -159,6 +159,7 @@ impl Database {
             context: None,
             traceparent: None,
             target: None,
+            unreadable: None,
         });
     }
 

@@ -66,6 +66,7 @@ pub(crate) fn event() -> Event {
         context: None,
         traceparent: None,
         target: None,
+        unreadable: None,
     }
 }
 

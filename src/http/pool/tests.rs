@@ -37,6 +37,7 @@ fn job(ticket: u64) -> Job {
         context: None,
         traceparent: None,
         target: None,
+        unreadable: None,
     };
     Job {
         ticket,

@@ -5,11 +5,11 @@
 
 use std::ffi::CStr;
 
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 
 use super::pinned::{self, Pinned};
 use crate::json;
+use crate::pg::transaction::subtransaction;
 
 /// How the values of a column are written.
 pub(super) enum Writer {
@@ -311,41 +311,18 @@ impl Writer {
 /// # Safety
 /// `act` leaves nothing half done in memory when it unwinds.
 unsafe fn survives(act: impl FnOnce()) -> bool {
-    // SAFETY: the steps of PL/pgSQL's exception block; memory context and resource owner are put back as there.
-    unsafe {
-        let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
-        pg_sys::BeginInternalSubTransaction(std::ptr::null());
-        pg_sys::CurrentMemoryContext = memory;
-        let failure = PgTryBuilder::new(std::panic::AssertUnwindSafe(|| {
-            act();
-            None
-        }))
-        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| error.rethrow())
-        .catch_when(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN, |error| error.rethrow())
-        .catch_others(|error| {
-            Some(match error {
-                CaughtError::PostgresError(report)
-                | CaughtError::ErrorReport(report)
-                | CaughtError::RustPanic { ereport: report, .. } => report.message().to_owned(),
-            })
-        })
-        .execute();
-        if failure.is_none() {
-            pg_sys::ReleaseCurrentSubTransaction();
-        } else {
-            pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        }
-        pg_sys::CurrentMemoryContext = memory;
-        pg_sys::CurrentResourceOwner = owner;
-        if let Some(message) = &failure {
+    // SAFETY: the caller's promise.
+    match unsafe { subtransaction(act) } {
+        Ok(()) => true,
+        Err(message) => {
             ereport!(
                 WARNING,
                 PgSqlErrorCode::ERRCODE_WARNING,
                 "a value could not be written as JSON and is sent as null",
                 format!("Its type's function failed: {message}")
             );
+            false
         }
-        failure.is_none()
     }
 }
 

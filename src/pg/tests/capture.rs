@@ -321,7 +321,7 @@ mod tests {
             (NULL, 0, 0, 0, 1e-10, 1e15, 1e20, '', '', '', '', NULL, 'null', 'null', NULL, '0044-03-15 BC', '10000-01-01',
              '0001-01-01 BC', '-1 day', '', '{}', '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
              NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#);
-        run("INSERT INTO expected SELECT to_json(z) FROM zoo AS z");
+        run("INSERT INTO expected SELECT to_json(animal) FROM zoo AS animal");
         run(hostile);
         run("DELETE FROM zoo");
         for operation in ["created", "deleted"] {

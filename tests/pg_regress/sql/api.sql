@@ -10,11 +10,11 @@ BEGIN;
 SELECT id > 0 AS id, secret LIKE 'whsec_%' AS secret
   FROM webhook_register('https://example.com/hook', events => '{contact.*}', name => 'crm',
                         headers => '{"X-Api-Key": "hush"}', retry_schedule => '{5 s,1 min}');
-SELECT name, state, url, events, secret, method, format, encoding, headers, retry_schedule FROM webhook.endpoints;
+SELECT name, state, url, events, secret, method, format, encoding, headers, retry_schedule FROM webhook.endpoints WHERE name = 'crm';
 COMMIT;
 
 -- Wrong values.
-SELECT webhook_register('http://example.com/hook');
+SELECT webhook_register('ftp://example.com/hook');
 SELECT webhook_register('https://user:hush@example.com/');
 SELECT webhook_register('https://example.com', events => '{contact}');
 SELECT webhook_register('https://example.com', events => NULL);
@@ -35,11 +35,11 @@ SELECT webhook_register('https://example.com', scope => '{"location_id": 1}');
 
 -- Changes.
 SELECT webhook_update(987654, '{}');
-SELECT webhook_update(id, '{"colour": "blue"}') FROM webhook.endpoints;
-SELECT webhook_update(id, '{"timeout": [5]}') FROM webhook.endpoints;
-SELECT webhook_update(id, '{"is_active": false}') FROM webhook.endpoints;
-SELECT state, is_active FROM webhook.endpoints;
-SELECT webhook_update(id, '{"is_active": true}') FROM webhook.endpoints;
+SELECT webhook_update(id, '{"colour": "blue"}') FROM webhook.endpoints WHERE name = 'crm';
+SELECT webhook_update(id, '{"timeout": [5]}') FROM webhook.endpoints WHERE name = 'crm';
+SELECT webhook_update(id, '{"is_active": false}') FROM webhook.endpoints WHERE name = 'crm';
+SELECT state, is_active FROM webhook.endpoints WHERE name = 'crm';
+SELECT webhook_update(id, '{"is_active": true}') FROM webhook.endpoints WHERE name = 'crm';
 
 -- Events.
 SELECT webhook_send('contact', '{}');
@@ -47,5 +47,5 @@ SELECT webhook_send('webhook.ping', '{}');
 SELECT webhook_send('contact.created', NULL);
 SELECT webhook_send('contact.created', '{"id": 1}', idempotency_key => '');
 
-SELECT webhook_unregister(id) FROM webhook.endpoints;
-SELECT count(*) FROM webhook.endpoints;
+SELECT webhook_unregister(id) FROM webhook.endpoints WHERE name = 'crm';
+SELECT count(*) FROM webhook.endpoints WHERE name = 'crm';
