@@ -1,11 +1,13 @@
 //! Promises of `webhook_pg::engine`: a dispatcher between a model of PostgreSQL and a model of the network, with a clock that
 //! only the tests move.
-#![allow(missing_docs, unreachable_pub)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod database;
 mod network;
-mod scenarios;
+mod pace;
 mod schedule;
+mod sending;
+mod store;
 mod world;
 
 use std::cell::RefCell;
