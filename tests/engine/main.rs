@@ -87,3 +87,10 @@ fn a_crash_repeats_at_most_what_was_in_flight() {
     });
     assert!(totals.crashes > 0 && totals.duplicates > 0, "{totals:?}");
 }
+
+#[test]
+fn pausing_and_resuming_at_any_time_loses_and_repeats_nothing() {
+    let mix = Mix { crashes: 0, failures: 0, modes: 14, ..EVERYTHING };
+    let totals = run_many(80, mix, |world| assert_eq!(world.net().duplicates, 0));
+    assert!(totals.left > 0 && totals.joined > 0, "{totals:?}");
+}
