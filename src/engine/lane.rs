@@ -135,6 +135,18 @@ impl Lane {
         }
     }
 
+    /// A request failed by no fault of the receiver's: the event waits here, and no attempt is counted. If the lane has left
+    /// the reader that fed it, it will be read again.
+    pub fn take_back(&mut self, task: Task, until: Timestamp) {
+        self.hold_until = self.hold_until.max(until);
+        self.flying.remove(&task.event.place);
+        if task.row.is_some() {
+            self.retries.push_front(task);
+        } else if task.origin != Origin::Loose {
+            self.queue.push_front(task);
+        }
+    }
+
     /// An event that was fed to it is settled.
     pub fn settle(&mut self, origin: Origin, head: &mut Reader) {
         match origin {

@@ -50,3 +50,20 @@ impl Default for Limits {
         }
     }
 }
+
+/// What a dispatcher holds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// New events that wait in the fullest lane.
+    pub longest_queue: usize,
+    /// Entries of the largest window.
+    pub unsettled: usize,
+    /// Bytes of the events in the head's window.
+    pub head_bytes: usize,
+    /// Events that would be fetched at a time.
+    pub chunk: usize,
+    /// Lanes that the head feeds.
+    pub following: usize,
+    /// Lanes.
+    pub lanes: usize,
+}

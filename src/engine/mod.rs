@@ -30,7 +30,7 @@ pub mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use limits::Limits;
+pub use limits::{Limits, Load};
 pub use round::Dispatcher;
 pub use store::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
 

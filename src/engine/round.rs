@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::feed::{self, Desk};
-use super::lane::{Feed, Lane, Origin, Task};
-use super::limits::Limits;
+use super::lane::{Feed, Lane, Task};
+use super::limits::{Limits, Load};
 use super::reader::Reader;
 use super::store::{Ledger, Settled, Store};
 use super::{Completion, Job, Transport};
@@ -28,25 +28,6 @@ pub struct Turn {
     pub endpoints_changed: bool,
     /// Time for the safety scan.
     pub poll: bool,
-}
-
-/// What a dispatcher holds in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
-    /// New events that wait in lanes.
-    pub waiting: usize,
-    /// New events that wait in the fullest lane.
-    pub longest_queue: usize,
-    /// Entries of the largest window.
-    pub unsettled: usize,
-    /// Bytes of the events in the head's window.
-    pub head_bytes: usize,
-    /// Events that would be fetched at a time.
-    pub chunk: usize,
-    /// Lanes that the head feeds.
-    pub following: usize,
-    /// Lanes.
-    pub lanes: usize,
 }
 
 /// A request in flight.
@@ -149,7 +130,6 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     pub fn load(&self) -> Load {
         let readers = || self.lanes.values().filter_map(|lane| lane.reader.as_ref()).chain([&self.head]);
         Load {
-            waiting: self.lanes.values().map(|lane| lane.queue.len()).sum(),
             longest_queue: self.lanes.values().map(|lane| lane.queue.len()).max().unwrap_or(0),
             unsettled: readers().map(|reader| reader.window.len()).max().unwrap_or(0),
             head_bytes: self.head.window.bytes(),
@@ -203,7 +183,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             }
             if outcome::judge(&attempt.answer) == Verdict::OwnFault {
                 if let Some(lane) = lane {
-                    land_own_fault(lane, task, now);
+                    lane.take_back(task, now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
                 }
                 continue;
             }
@@ -413,17 +393,6 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let next = timers.flatten().map(|at| until(at, now)).min();
         next.filter(|_| self.settings.enabled)
             .map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
-    }
-}
-
-/// No fault of the receiver's: the event waits in its lane, and no attempt is counted.
-fn land_own_fault(lane: &mut Lane, task: Task, now: Timestamp) {
-    lane.hold_until = lane.hold_until.max(now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
-    lane.flying.remove(&task.event.place);
-    if task.row.is_some() {
-        lane.retries.push_front(task);
-    } else if task.origin != Origin::Loose {
-        lane.queue.push_front(task);
     }
 }
 

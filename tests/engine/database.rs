@@ -3,20 +3,15 @@
 //! It keeps to what PostgreSQL does: ids are given out in order, a snapshot's xmax is the latest completed id plus one, xip
 //! lists what runs below it, a query sees the rows of committed transactions only, and positions travel as text.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use uuid::Uuid;
 use webhook_pg::endpoint::{Endpoint, State as Mode};
-use webhook_pg::engine::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
+use webhook_pg::engine::{Ledger, Settled};
 use webhook_pg::event::{Event, Place, Timestamp};
 use webhook_pg::outcome::State;
-use webhook_pg::position::{Leg, Position, Snapshot};
-use webhook_pg::settings::Settings;
-
-use crate::network::Network;
+use webhook_pg::position::{Position, Snapshot};
 
 /// A row of `webhook.delivery`.
 #[derive(Debug, Clone, Copy)]
@@ -340,7 +335,8 @@ impl Database {
         self.owed.remove(&pair);
     }
 
-    fn apply(&mut self, ledger: &Ledger) {
+    /// Writes what the worker writes in one transaction.
+    pub fn apply(&mut self, ledger: &Ledger) {
         for settled in &ledger.settled {
             self.settle(settled);
         }
@@ -380,113 +376,5 @@ impl Database {
                 "lost: the position of {id} has passed {place:?}: {position:?}"
             );
         }
-    }
-}
-
-/// The store as the engine has it.
-pub struct Disk {
-    pub database: Rc<RefCell<Database>>,
-    pub network: Rc<RefCell<Network>>,
-}
-
-impl Store for Disk {
-    type Error = String;
-
-    fn configure(&mut self, _: &Settings) {}
-
-    fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, String> {
-        let mut database = self.database.borrow_mut();
-        database.counts.reads += 1;
-        if database.failing_reads > 0 {
-            database.failing_reads -= 1;
-            return Err("out of shared memory".to_owned());
-        }
-        Ok(read(&mut *database))
-    }
-
-    fn write(&mut self, ledger: &Ledger) -> Result<(), String> {
-        let mut database = self.database.borrow_mut();
-        assert!(!ledger.is_empty(), "an empty ledger was written");
-        if database.failing_writes > 0 {
-            database.failing_writes -= 1;
-            database.counts.failed_writes += 1;
-            return Err("disk full".to_owned());
-        }
-        database.apply(ledger);
-        self.network.borrow_mut().written(ledger);
-        Ok(())
-    }
-}
-
-impl Reading for Database {
-    fn head(&mut self) -> Position {
-        self.positions[&0].clone()
-    }
-
-    fn endpoints(&mut self) -> Vec<Registered> {
-        let active = self.endpoints.values().filter(|entry| entry.endpoint.state != Mode::Inactive);
-        active
-            .map(|entry| Registered {
-                endpoint: entry.endpoint.clone(),
-                position: self.positions.get(&entry.endpoint.id).cloned(),
-            })
-            .collect()
-    }
-
-    fn snapshot(&mut self) -> Arc<Snapshot> {
-        Arc::new(Database::snapshot(self))
-    }
-
-    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place> {
-        let first = Place { xid: leg.from.done.xmin(), seq: 0 };
-        let mut places: Vec<_> =
-            self.outbox.range(first..).map(|(p, _)| *p).filter(|p| leg.wants(*p)).collect();
-        places.sort_by_key(|place| place.seq);
-        places.truncate(limit);
-        places
-    }
-
-    fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
-        self.largest_fetch = self.largest_fetch.max(places.len());
-        places.iter().filter_map(|place| self.outbox.get(place)).map(|e| Event::clone(e)).collect()
-    }
-
-    fn settled(&mut self, pairs: &[(i64, Place)]) -> Vec<(i64, Place)> {
-        let found: Vec<_> = pairs.iter().copied().filter(|pair| self.deliveries.contains_key(pair)).collect();
-        self.counts.verified += found.len();
-        found
-    }
-
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
-        let mut found: BTreeMap<i64, (usize, Timestamp)> = BTreeMap::new();
-        for (id, due, _) in &self.pending {
-            found.entry(*id).or_insert((0, *due)).0 += 1;
-        }
-        found.into_iter().map(|(id, (count, due))| (id, count, due)).collect()
-    }
-
-    fn due(
-        &mut self,
-        endpoint: i64,
-        now: Timestamp,
-        limit: usize,
-        at_work: &[i64],
-    ) -> (Vec<DueDelivery>, Option<Timestamp>) {
-        let start = Place { xid: 0, seq: 0 };
-        let of_endpoint =
-            self.pending.range((endpoint, Timestamp::MIN, start)..(endpoint + 1, Timestamp::MIN, start));
-        let (due, later): (Vec<_>, Vec<_>) = of_endpoint.partition(|(_, at, _)| *at <= now);
-        let due = due.into_iter().filter_map(|&(_, _, place)| {
-            let row = self.deliveries[&(endpoint, place)];
-            let event = Event::clone(&self.outbox[&place]);
-            let due = DueDelivery {
-                id: row.id,
-                attempts: row.attempts,
-                attempts_before: row.attempts_before,
-                event,
-            };
-            (!at_work.contains(&row.id)).then_some(due)
-        });
-        (due.take(limit).collect(), later.first().map(|(_, at, _)| *at))
     }
 }

@@ -61,11 +61,12 @@ pub fn schedules(mix: Mix) -> impl Strategy<Value = Vec<Op>> {
         Behaviour::Flaky,
         Behaviour::Flaky,
         Behaviour::Gone,
+        Behaviour::Gone,
         Behaviour::Busy,
         Behaviour::Starved,
     ]);
     let time = prop_oneof![0..20 * MILLISECOND, 0..20 * MILLISECOND, Just(0), 0..2 * SECOND, 0..20 * SECOND];
-    let mode = (which.clone(), 0..4_usize, session.clone()).prop_map(|(n, what, s)| match what {
+    let mode = (which, 0..4_usize, session.clone()).prop_map(|(n, what, s)| match what {
         0 => Op::Pause(n),
         1 => Op::Deactivate(n),
         2 => Op::Activate(n, s),
@@ -81,8 +82,8 @@ pub fn schedules(mix: Mix) -> impl Strategy<Value = Vec<Op>> {
         (3, (0..TYPES.len(), 1..25_u8).prop_map(|(t, n)| Op::Burst(t, n)).boxed()),
         (2, register.prop_map(|(s, p, limit)| Op::Register(s, p, limit)).boxed()),
         (2 * mix.modes, mode.boxed()),
-        (2 * mix.modes, which.clone().prop_map(Op::Resume).boxed()),
-        (4, (which.clone(), behaviour).prop_map(|(n, b)| Op::Behave(n, b)).boxed()),
+        (2 * mix.modes, which.prop_map(Op::Resume).boxed()),
+        (4, (which, behaviour).prop_map(|(n, b)| Op::Behave(n, b)).boxed()),
         (1, which.prop_map(Op::Retry).boxed()),
         (10, Just(Op::Round).boxed()),
         (16, time.prop_map(Op::Advance).boxed()),

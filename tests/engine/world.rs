@@ -11,8 +11,9 @@ use webhook_pg::event::{Pattern, Timestamp};
 use webhook_pg::retry::Schedule;
 use webhook_pg::settings::Settings;
 
-use crate::database::{Database, Disk};
+use crate::database::Database;
 use crate::network::{Behaviour, Dice, Network, SECOND, Wire};
+use crate::store::Disk;
 
 const START: Timestamp = 1_700_000_000 * SECOND;
 
@@ -93,11 +94,6 @@ impl World {
             crashes: 0,
             rounds: 0,
         }
-    }
-
-    /// With production's limits.
-    pub fn at_full_size() -> Self {
-        Self::new(Settings { max_in_flight: 64, ..settings() }, Limits::default(), 1)
     }
 
     pub fn db(&self) -> RefMut<'_, Database> {
@@ -292,4 +288,31 @@ impl World {
 
 pub fn micros(duration: Duration) -> Timestamp {
     Timestamp::try_from(duration.as_micros()).unwrap_or(Timestamp::MAX / 4)
+}
+
+pub const MINUTE: i64 = 60 * SECOND;
+
+/// A world of tiny limits with one endpoint for everything, which follows the head.
+pub fn tiny() -> World {
+    let mut world = World::new(settings(), TINY, 7);
+    world.register(endpoint(1, &["*"]));
+    world.advance(10 * SECOND);
+    assert!(world.is_drained());
+    world
+}
+
+/// The same with production's limits.
+pub fn full_size() -> World {
+    let mut world = World::new(Settings { max_in_flight: 64, ..settings() }, Limits::default(), 1);
+    world.register(endpoint(1, &["*"]));
+    world.advance(10 * SECOND);
+    world
+}
+
+pub fn received(world: &World, id: i64) -> usize {
+    world.net_ref().received.iter().filter(|(endpoint, _)| *endpoint == id).count()
+}
+
+pub fn sent(world: &World, id: i64) -> usize {
+    world.net_ref().sent_to(id).count()
 }

@@ -1,4 +1,4 @@
-//! One promise each, in a world made for it.
+//! Who waits for whom, what is held in memory, what is written: one promise each, in a world made for it.
 
 use webhook_pg::endpoint::State as Mode;
 use webhook_pg::engine::Limits;
@@ -7,206 +7,7 @@ use webhook_pg::retry::Schedule;
 use webhook_pg::settings::Settings;
 
 use crate::network::{Behaviour, MILLISECOND, SECOND};
-use crate::world::{TINY, World, endpoint, settings};
-
-const MINUTE: i64 = 60 * SECOND;
-
-/// One endpoint for everything, which follows the head.
-fn world(limits: Limits) -> World {
-    let mut world = World::new(settings(), limits, 7);
-    world.register(endpoint(1, &["*"]));
-    world.advance(10 * SECOND);
-    assert!(world.is_drained());
-    world
-}
-
-fn full_size() -> World {
-    let mut world = World::at_full_size();
-    world.register(endpoint(1, &["*"]));
-    world.advance(10 * SECOND);
-    world
-}
-
-fn received(world: &World, id: i64) -> usize {
-    world.net_ref().received.iter().filter(|(endpoint, _)| *endpoint == id).count()
-}
-
-fn sent(world: &World, id: i64) -> usize {
-    world.net_ref().sent_to(id).count()
-}
-
-// ---- what is sent -----------------------------------------------------------------------------------------------
-
-#[test]
-fn nothing_of_an_aborted_transaction_is_sent() {
-    let mut world = world(TINY);
-    world.db().emit(1, "a.created", 10);
-    world.db().abort(1);
-    world.emit("a.created", 1);
-    world.advance(MINUTE);
-    assert_eq!(sent(&world, 1), 1);
-}
-
-#[test]
-fn a_long_transaction_delays_nothing_and_comes_when_it_commits() {
-    let mut world = world(TINY);
-    world.db().emit(1, "a.created", 10);
-    world.emit("b.created", 20);
-    world.advance(SECOND);
-    assert_eq!(received(&world, 1), 20);
-    world.db().commit(1, true);
-    world.advance(SECOND);
-    assert_eq!(received(&world, 1), 21);
-}
-
-#[test]
-fn a_commit_that_nobody_announced_is_found_by_the_poll() {
-    let mut world = world(TINY);
-    world.db().emit(1, "a.created", 10);
-    world.db().commit(1, false);
-    world.advance(6 * SECOND);
-    assert_eq!(received(&world, 1), 1);
-}
-
-#[test]
-fn a_new_endpoint_gets_exactly_what_had_not_committed_when_it_registered() {
-    let mut world = world(TINY);
-    world.db().emit(1, "a.created", 10);
-    world.emit("a.created", 7);
-    world.register(endpoint(2, &["*"]));
-    world.db().commit(1, true);
-    world.emit("a.created", 5);
-    world.advance(MINUTE);
-    assert_eq!(received(&world, 2), 6);
-}
-
-#[test]
-fn a_new_endpoint_gets_nothing_older_after_a_crash() {
-    let mut world = world(TINY);
-    world.behave(1, Behaviour::Hanging);
-    world.emit("a.created", 4);
-    world.register(endpoint(2, &["*"]));
-    world.advance(6 * SECOND);
-    world.crash();
-    world.emit("a.created", 5);
-    world.advance(MINUTE);
-    assert_eq!(received(&world, 2), 5);
-}
-
-#[test]
-fn a_new_endpoint_gets_nothing_older_after_a_crash_when_all_others_are_paused() {
-    let mut world = world(TINY);
-    world.db().set_mode(1, Mode::Paused);
-    world.emit("a.created", 4);
-    world.advance(6 * SECOND);
-    world.register(endpoint(2, &["*"]));
-    world.advance(6 * SECOND);
-    world.crash();
-    world.emit("a.created", 5);
-    world.advance(MINUTE);
-    assert_eq!(received(&world, 2), 5);
-}
-
-#[test]
-fn a_paused_endpoint_gets_nothing_and_misses_nothing() {
-    let mut world = world(TINY);
-    world.behave(1, Behaviour::Slow);
-    world.emit("a.created", 10);
-    world.advance(SECOND);
-    world.db().set_mode(1, Mode::Paused);
-    let before = sent(&world, 1);
-    world.emit("a.created", 10);
-    world.advance(MINUTE);
-    world.crash();
-    world.emit("a.created", 10);
-    world.advance(MINUTE);
-    assert_eq!(sent(&world, 1), before);
-    world.db().set_mode(1, Mode::Active);
-    world.drain();
-    assert_eq!(received(&world, 1), 30);
-}
-
-#[test]
-fn an_endpoint_that_was_inactive_starts_at_the_present() {
-    let mut world = world(TINY);
-    world.db().set_mode(1, Mode::Inactive);
-    world.advance(SECOND);
-    world.emit("a.created", 10);
-    world.advance(SECOND);
-    world.db().activate(1, 1);
-    world.db().commit(1, true);
-    world.emit("a.created", 3);
-    world.advance(MINUTE);
-    assert_eq!(received(&world, 1), 3);
-}
-
-#[test]
-fn an_endpoint_that_is_made_inactive_and_active_between_two_looks_starts_at_the_present() {
-    let mut world = world(TINY);
-    world.emit("a.created", 2);
-    world.round();
-    world.db().set_mode(1, Mode::Inactive);
-    world.emit("a.created", 10);
-    world.db().activate(1, 1);
-    world.db().commit(1, true);
-    world.emit("a.created", 3);
-    world.drain();
-    assert_eq!(received(&world, 1), 5);
-}
-
-#[test]
-fn a_position_that_starts_at_the_present_is_not_overwritten_before_it_was_read() {
-    let mut world = world(TINY);
-    world.behave(1, Behaviour::Slow);
-    world.emit("a.created", 20);
-    world.advance(SECOND);
-    world.db().set_mode(1, Mode::Inactive);
-    world.emit("b.created", 10);
-    world.db().activate(1, 1);
-    world.db().commit(1, true);
-    // Answers come in the same turn as the news.
-    world.now += 4 * SECOND;
-    world.drain();
-    assert_eq!(received(&world, 1), 3);
-}
-
-#[test]
-fn a_gone_endpoint_is_disabled_and_gets_everything_when_it_is_resumed() {
-    let mut world = world(TINY);
-    world.behave(1, Behaviour::Gone);
-    world.emit("a.created", 12);
-    world.advance(MINUTE);
-    assert_eq!(world.db().mode(1), Some(Mode::Disabled));
-    assert!(sent(&world, 1) <= 3, "more was sent after the first 410");
-    world.drain();
-    assert_eq!(received(&world, 1), 12);
-}
-
-#[test]
-fn an_unregistered_endpoint_gets_nothing_more() {
-    let mut world = world(TINY);
-    world.behave(1, Behaviour::Slow);
-    world.emit("a.created", 12);
-    world.advance(SECOND);
-    world.db().unregister(1);
-    world.advance(MINUTE);
-    assert_eq!(sent(&world, 1), 3);
-    assert_eq!(world.engine().load().lanes, 0);
-}
-
-#[test]
-fn switched_off_nothing_is_sent_and_nothing_is_forgotten() {
-    let mut world = world(TINY);
-    world.configure(Settings { enabled: false, ..settings() });
-    world.emit("a.created", 5);
-    world.register(endpoint(2, &["*"]));
-    world.emit("a.created", 5);
-    world.advance(MINUTE);
-    assert_eq!(sent(&world, 1) + sent(&world, 2), 0);
-    world.configure(settings());
-    world.advance(MINUTE);
-    assert_eq!((received(&world, 1), received(&world, 2)), (10, 5));
-}
+use crate::world::{MINUTE, TINY, World, endpoint, full_size, received, sent, settings, tiny};
 
 // ---- who waits for whom -----------------------------------------------------------------------------------------
 
@@ -265,7 +66,7 @@ fn a_new_endpoint_does_not_wait_for_the_big_events_of_hanging_ones() {
 
 #[test]
 fn a_full_window_is_waited_for_without_spinning() {
-    let mut world = world(TINY);
+    let mut world = tiny();
     world.behave(1, Behaviour::Hanging);
     world.emit_sized("a.created", 2, 1000);
     world.advance(SECOND);
@@ -290,7 +91,7 @@ fn events_that_nobody_wants_are_passed_without_a_pause() {
 
 #[test]
 fn an_endpoint_that_asked_to_wait_goes_on_when_the_time_has_come() {
-    let mut world = world(TINY);
+    let mut world = tiny();
     world.behave(1, Behaviour::Busy);
     world.emit("a.created", 1);
     world.advance(SECOND);
@@ -350,7 +151,7 @@ fn a_dead_endpoint_costs_a_bounded_number_of_rows_and_little_memory() {
     }
     assert_eq!(received(&world, 1), 6000);
     assert!((1000..2100).contains(&world.db().pending.len()), "{} pending", world.db().pending.len());
-    assert!(world.engine().load().waiting < 1024);
+    assert!(world.engine().load().longest_queue < 1024);
 }
 
 #[test]
@@ -370,7 +171,7 @@ fn big_events_are_read_in_small_portions_and_small_ones_in_large() {
 
 #[test]
 fn a_slot_is_free_only_after_its_outcome_is_written_and_a_failed_write_repeats_nothing() {
-    let mut world = world(TINY);
+    let mut world = tiny();
     world.db().failing_writes = 30;
     world.emit("a.created", 20);
     world.advance(20 * SECOND);
@@ -382,7 +183,7 @@ fn a_slot_is_free_only_after_its_outcome_is_written_and_a_failed_write_repeats_n
 
 #[test]
 fn endpoints_that_change_while_writes_fail_are_noticed() {
-    let mut world = world(TINY);
+    let mut world = tiny();
     world.db().failing_writes = 3;
     world.emit("a.created", 1);
     world.advance(SECOND);
@@ -394,7 +195,7 @@ fn endpoints_that_change_while_writes_fail_are_noticed() {
 
 #[test]
 fn an_idle_engine_writes_nothing_and_reads_only_at_its_polls() {
-    let mut world = world(TINY);
+    let mut world = tiny();
     world.register(endpoint(2, &["*"]));
     world.db().set_mode(2, Mode::Paused);
     world.emit("a.created", 10);
@@ -411,7 +212,7 @@ fn an_idle_engine_writes_nothing_and_reads_only_at_its_polls() {
 
 #[test]
 fn a_retry_comes_when_it_is_due_and_not_before() {
-    let mut world = world(TINY);
+    let mut world = tiny();
     world.behave(1, Behaviour::Failing);
     world.emit("a.created", 3);
     for attempt in 2..=3 {
@@ -430,7 +231,7 @@ fn a_retry_comes_when_it_is_due_and_not_before() {
 
 #[test]
 fn a_fault_of_our_own_costs_no_attempt_and_no_row() {
-    let mut world = world(TINY);
+    let mut world = tiny();
     world.behave(1, Behaviour::Starved);
     world.emit("a.created", 4);
     world.advance(MINUTE);
