@@ -27,6 +27,10 @@ use crate::engine::Dispatcher;
 use crate::engine::round::Turn;
 use crate::event::Timestamp;
 use crate::http::Pool;
+#[cfg(not(feature = "pg18"))]
+use pg_sys::pqsignal;
+#[cfg(feature = "pg18")]
+use pg_sys::pqsignal_be as pqsignal;
 
 /// Oid of `webhook.endpoint` of the extension that is being served, 0 when none is.
 static ENDPOINT_TABLE: AtomicU32 = AtomicU32::new(0);
@@ -38,8 +42,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 type Engine = Dispatcher<SpiStore, Pool>;
 
-// PostgreSQL's own handlers, as C functions: what pgrx offers under these names cannot be installed as a handler.
+// PostgreSQL's own handlers, as C functions: what pgrx offers under these names cannot be installed as a handler. And
+// proc_exit, which its bindings of PostgreSQL 18 take for a function that returns.
 unsafe extern "C-unwind" {
+    fn proc_exit(code: std::ffi::c_int) -> !;
     fn die(signal: std::ffi::c_int);
     fn SignalHandlerForConfigReload(signal: std::ffi::c_int);
 }
@@ -50,8 +56,8 @@ unsafe extern "C-unwind" {
 pub extern "C-unwind" fn webhook_pg_worker_main(_arg: pg_sys::Datum) {
     // SAFETY: the first steps of every background worker, in this order.
     unsafe {
-        pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
-        pg_sys::pqsignal(libc::SIGTERM, Some(die));
+        pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        pqsignal(libc::SIGTERM, Some(die));
         pg_sys::BackgroundWorkerUnblockSignals();
         let database = CString::new(guc::served_database()).unwrap_or_default();
         pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0);
@@ -238,7 +244,7 @@ impl Worker {
             Ok((None, Some(true))) if here => {
                 log!("{}: starting anew, because this database is read only no more", launcher::WORKER_TYPE);
                 // SAFETY: no transaction is open. Not 0: a worker that exits with 0 is never started again.
-                unsafe { pg_sys::proc_exit(1) }
+                unsafe { proc_exit(1) }
             }
             Ok(_) => here,
             Err(trouble) => {

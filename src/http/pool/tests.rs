@@ -89,7 +89,7 @@ fn a_panic_costs_one_attempt_and_not_the_thread() {
     for ticket in 12..=14 {
         pool.submit(job(ticket));
     }
-    assert_eq!(faults(&mut pool, &bell, 3), [(12, None), (13, Some(Fault::Internal)), (14, None)]);
+    assert_eq!(faults(&mut pool, &bell, 3), [(12, None), (13, Some(Fault::Poison)), (14, None)]);
     assert_eq!(spawned.load(Ordering::SeqCst), 1);
 }
 
