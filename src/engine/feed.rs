@@ -52,20 +52,26 @@ fn is_due(lane: &Lane, now: Timestamp) -> bool {
     lane.feed != Feed::Stopped && lane.retries.is_empty() && lane.next_due.is_some_and(|due| due <= now)
 }
 
-impl Desk<'_> {
-    /// Whether a transaction would find something to do.
-    pub(super) fn has_work(&self, now: Timestamp) -> bool {
-        let head_has_more = *self.fresh || !self.head.is_between_legs();
-        self.lanes.values().any(|lane| {
-            let fed = match lane.feed {
-                Feed::Head | Feed::Joining => head_has_more,
-                Feed::Own => true,
-                Feed::Stopped => false,
-            };
-            is_due(lane, now) || (fed && is_hungry(lane, &self.limits))
-        })
-    }
+/// Whether a transaction would find something to do. `fresh` as in [`Desk`].
+pub(super) fn has_work(
+    lanes: &BTreeMap<i64, Lane>,
+    head: &Reader,
+    fresh: bool,
+    limits: &Limits,
+    now: Timestamp,
+) -> bool {
+    let head_has_more = fresh || !head.is_between_legs();
+    lanes.values().any(|lane| {
+        let fed = match lane.feed {
+            Feed::Head | Feed::Joining => head_has_more,
+            Feed::Own => true,
+            Feed::Stopped => false,
+        };
+        is_due(lane, now) || (fed && is_hungry(lane, limits))
+    })
+}
 
+impl Desk<'_> {
     /// One pass.
     pub(super) fn read(&mut self, db: &mut dyn Reading, turn: Turn) {
         if turn.endpoints_changed {
@@ -109,6 +115,7 @@ impl Desk<'_> {
                 let mut lane = Lane::new(Arc::clone(&endpoint), position.clone());
                 let own = flights.iter().filter(|(_, flight)| flight.lane == id);
                 lane.flying = own.map(|(&ticket, flight)| (flight.task.event.place, ticket)).collect();
+                lane.in_flight = lane.flying.len();
                 lane
             });
             lane.endpoint = endpoint;

@@ -78,8 +78,10 @@ pub struct Lane {
     pub queue: VecDeque<Task>,
     /// Deliveries to try again, before new events.
     pub retries: VecDeque<Task>,
-    /// Requests in flight, by place.
+    /// What is in flight, or has landed and its outcome is not written yet: tickets by place.
     pub flying: HashMap<Place, u64>,
+    /// Requests in flight.
+    pub in_flight: usize,
     /// Entries of the head's window that it has not settled.
     pub head_open: BTreeSet<u64>,
     /// Pending rows, as far as known.
@@ -101,6 +103,7 @@ impl Lane {
             queue: VecDeque::new(),
             retries: VecDeque::new(),
             flying: HashMap::new(),
+            in_flight: 0,
             head_open: BTreeSet::new(),
             pending: 0,
             next_due: None,

@@ -17,6 +17,9 @@ use crate::settings::Settings;
 
 /// Wait before a write that failed is tried again.
 const WRITE_RETRY: Duration = Duration::from_secs(1);
+/// How long an outcome may wait for others to be written with.
+const GROUP_WAIT: Duration = Duration::from_millis(5);
+
 /// What the edge tells a round.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
@@ -59,6 +62,8 @@ pub struct Dispatcher<S, T> {
     /// Outcomes to write, and whom to tell afterwards.
     ledger: Ledger,
     landed: Vec<(i64, Task)>,
+    /// Outcomes that are written and that a crash may undo all the same.
+    at_risk: usize,
     write_after: Timestamp,
     /// Where the last turn stopped handing out slots.
     turn_of: i64,
@@ -98,6 +103,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             unsent: Vec::new(),
             ledger: Ledger::default(),
             landed: Vec::new(),
+            at_risk: 0,
             write_after: Timestamp::MIN,
             turn_of: 0,
             chunk: Limits::default().first_chunk,
@@ -155,11 +161,21 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.endpoints_changed |= turn.endpoints_changed;
         let turn = Turn { endpoints_changed: self.endpoints_changed, ..turn };
         self.collect(turn.now);
-        if self.write(turn) && self.settings.enabled {
+        // What is read must show what has ended.
+        let reads = turn.endpoints_changed || turn.poll || self.has_work(turn.now);
+        let written =
+            if reads || self.is_group_due(turn.now) { self.write(turn) } else { self.may_write(turn) };
+        if written && self.settings.enabled {
             self.read(turn)?;
-            self.hand_out_slots(turn.now);
+            if self.hand_out_slots(turn.now) && self.make_durable(turn) {
+                self.hand_out_slots(turn.now);
+            }
         }
         Ok(self.wait(turn.now))
+    }
+
+    fn has_work(&self, now: Timestamp) -> bool {
+        feed::has_work(&self.lanes, &self.head, self.fresh, &self.limits, now)
     }
 
     // ---- collect ------------------------------------------------------------------------------------------------
@@ -172,6 +188,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 continue;
             };
             let mut lane = self.lanes.get_mut(&id);
+            if let Some(lane) = &mut lane {
+                lane.in_flight = lane.in_flight.saturating_sub(1);
+            }
             let own_schedule = lane.as_ref().and_then(|lane| lane.endpoint.schedule.as_ref());
             let schedule = own_schedule.unwrap_or(&self.settings.retry_schedule);
             let before = task.row.map_or(0, |row| row.attempts_before);
@@ -210,9 +229,35 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     // ---- write --------------------------------------------------------------------------------------------------
 
-    /// Makes the ledger durable. False: it could not be written, and nothing else may happen before it is.
+    /// Whether the last write succeeded, or may be tried again.
+    fn may_write(&self, turn: Turn) -> bool {
+        turn.now >= self.write_after
+    }
+
+    /// Whether outcomes should wait no longer for others. One statement for forty costs little more than for one, so they
+    /// are written together; they hold slots meanwhile, and nobody sees them.
+    fn is_group_due(&self, now: Timestamp) -> bool {
+        let outcomes = &self.ledger.settled;
+        let since = |oldest: &Settled| now.saturating_sub(oldest.ended_at);
+        self.flights.is_empty()
+            || !self.ledger.disabled.is_empty()
+            || 2 * outcomes.len() >= self.settings.max_in_flight
+            || outcomes.first().is_some_and(|oldest| since(oldest) >= micros(GROUP_WAIT))
+    }
+
+    /// Frees the slots that outcomes hold. False: they could not be written.
+    fn make_durable(&mut self, turn: Turn) -> bool {
+        let written = self.write(turn);
+        if self.at_risk > 0 {
+            self.store.flush();
+            self.at_risk = 0;
+        }
+        written
+    }
+
+    /// Writes the ledger. False: it could not be written, and nothing else may happen before it is.
     fn write(&mut self, turn: Turn) -> bool {
-        if turn.now < self.write_after {
+        if !self.may_write(turn) {
             return false;
         }
         // Positions alone can wait for the safety scan: an idle worker must not consume transaction ids.
@@ -257,9 +302,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         }
     }
 
-    /// The ledger is durable: slots are free, windows move.
+    /// The ledger is written: windows move.
     fn written(&mut self) {
         let ledger = std::mem::take(&mut self.ledger);
+        self.at_risk += ledger.settled.len();
         for settled in &ledger.settled {
             let Some(lane) = self.lanes.get_mut(&settled.endpoint) else { continue };
             lane.flying.remove(&settled.place);
@@ -307,6 +353,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     fn read(&mut self, turn: Turn) -> Result<(), S::Error> {
         self.unfinished = false;
+        // Asked again: what was written may have freed something.
+        let reads = turn.endpoints_changed || turn.poll || self.has_work(turn.now);
         // The store lends its transaction to the closure, which needs the rest of `self`.
         let mut desk = Desk {
             settings: &self.settings,
@@ -318,7 +366,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             chunk: &mut self.chunk,
             unfinished: false,
         };
-        if turn.endpoints_changed || turn.poll || desk.has_work(turn.now) {
+        if reads {
             self.unfinished = self.store.read(|db| {
                 desk.read(db, turn);
                 desk.unfinished
@@ -330,28 +378,36 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     // ---- start --------------------------------------------------------------------------------------------------
 
-    /// Starts requests while there are free slots, one lane after the other.
-    fn hand_out_slots(&mut self, now: Timestamp) {
+    /// Slots that are taken: by requests in flight, and by outcomes that a crash would undo. So a crash repeats at most
+    /// `max_in_flight` deliveries, however outcomes are grouped.
+    fn taken(&self) -> usize {
+        self.flights.len() + self.ledger.settled.len() + self.at_risk
+    }
+
+    /// Starts requests while there are free slots, one lane after the other. True: slots would be free if all outcomes
+    /// were durable.
+    fn hand_out_slots(&mut self, now: Timestamp) -> bool {
         let mut ids: Vec<i64> = self.lanes.range(self.turn_of..).map(|(&id, _)| id).collect();
         ids.extend(self.lanes.range(..self.turn_of).map(|(&id, _)| id));
         let mut went = true;
         while went {
             went = false;
             for &id in &ids {
-                if self.flights.len() >= self.settings.max_in_flight {
+                if self.taken() >= self.settings.max_in_flight {
                     self.turn_of = id;
-                    return;
+                    return self.flights.len() < self.settings.max_in_flight;
                 }
                 went |= self.start_request(id, now);
             }
         }
+        false
     }
 
     /// Starts one request of a lane, if it may.
     fn start_request(&mut self, id: i64, now: Timestamp) -> bool {
         let Some(lane) = self.lanes.get_mut(&id) else { return false };
         let limit = lane.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
-        if lane.feed == Feed::Stopped || lane.flying.len() >= limit || lane.hold_until > now {
+        if lane.feed == Feed::Stopped || lane.in_flight >= limit || lane.hold_until > now {
             return false;
         }
         let Some(task) = lane.retries.pop_front().or_else(|| lane.queue.pop_front()) else { return false };
@@ -359,6 +415,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let ticket = self.next_ticket;
         let attempt = task.row.map_or(0, |row| row.attempts).saturating_add(1);
         lane.flying.insert(task.event.place, ticket);
+        lane.in_flight += 1;
         if let Some(reason) = &task.event.unreadable {
             let answer = Answer::Failed { fault: Fault::Poison, message: reason.clone() };
             let attempt = Attempt { started_at: now, duration: Duration::ZERO, answer };
@@ -385,14 +442,16 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if !self.unsent.is_empty() || (self.unfinished && self.settings.enabled) {
             return Duration::ZERO;
         }
-        let timers = self.lanes.values().filter(|lane| lane.feed != Feed::Stopped).flat_map(|lane| {
+        let lanes = self.lanes.values().filter(|lane| self.settings.enabled && lane.feed != Feed::Stopped);
+        let timers = lanes.flat_map(|lane| {
             let held = lane.hold_until > now && !(lane.queue.is_empty() && lane.retries.is_empty());
             let due = lane.next_due.filter(|_| lane.retries.is_empty());
             [held.then_some(lane.hold_until), due]
         });
-        let next = timers.flatten().map(|at| until(at, now)).min();
-        next.filter(|_| self.settings.enabled)
-            .map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
+        let group =
+            self.ledger.settled.first().map(|oldest| oldest.ended_at.saturating_add(micros(GROUP_WAIT)));
+        let next = timers.flatten().chain(group).map(|at| until(at, now)).min();
+        next.map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
     }
 }
 

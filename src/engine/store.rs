@@ -116,9 +116,11 @@ pub trait Store {
     /// The database refused, or the extension is gone. What `read` had begun must be given up: the engine is to be
     /// started anew.
     fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, Self::Error>;
-    /// Writes the ledger in one short transaction.
+    /// Writes the ledger in one short transaction. A crash may undo it until it is flushed.
     ///
     /// # Errors
     /// Nothing was written (disk full, lock timeout, read-only). The engine keeps the ledger and tries again.
     fn write(&mut self, ledger: &Ledger) -> Result<(), Self::Error>;
+    /// Makes durable what was written.
+    fn flush(&mut self);
 }

@@ -18,6 +18,8 @@ pub struct Durability {
     all_below: u64,
     /// Turns until the WAL is flushed as a whole again, to keep `all_below` young.
     asked: u64,
+    /// Where the worker's own last commit record ends.
+    committed: pg_sys::XLogRecPtr,
 }
 
 /// 2^20 questions are answered in minutes under load; commit status is kept for at least 2^20 transactions and in
@@ -46,6 +48,20 @@ impl Durability {
         if lsn != 0 {
             // SAFETY: a position that this server's WAL has been inserted up to.
             unsafe { pg_sys::XLogFlush(lsn) };
+        }
+    }
+
+    /// Remembers the worker's own commit, which was asynchronous. To be called right after it.
+    pub fn committed(&mut self) {
+        // SAFETY: a plain global of this process.
+        self.committed = unsafe { pg_sys::XactLastCommitEnd };
+    }
+
+    /// Flushes up to the worker's own last commit.
+    pub fn flush_committed(&self) {
+        if self.committed != 0 {
+            // SAFETY: a position that this server's WAL has been inserted up to.
+            unsafe { pg_sys::XLogFlush(self.committed) };
         }
     }
 

@@ -114,7 +114,13 @@ impl Store for SpiStore {
         transaction(|| {
             self.ensure_current()?;
             Spi::connect_mut(|client| self.write_ledger(client, ledger).map_err(|error| error.to_string()))
-        })
+        })?;
+        self.durability.committed();
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        self.durability.flush_committed();
     }
 }
 

@@ -92,6 +92,7 @@ fn pin_session() {
         (c"enable_hashjoin", c"off"),
         (c"enable_mergejoin", c"off"),
         (c"jit", c"off"),
+        (c"plan_cache_mode", c"force_generic_plan"),
         (c"work_mem", c"16MB"),
         (c"application_name", c"webhook_pg worker"),
     ];
@@ -162,7 +163,8 @@ impl Worker {
             if poll {
                 poll_at = now + guc::settings().poll_interval;
             }
-            if by_latch || poll {
+            // A poll begins with a transaction anyway, which accepts them too.
+            if by_latch && !poll {
                 accept_invalidations();
             }
             let wait = self.turn(by_latch, poll).min(poll_at.saturating_duration_since(Instant::now()));

@@ -77,6 +77,8 @@ pub struct Network {
     flights: BTreeMap<u64, Flight>,
     /// Collected, and not written yet.
     unwritten: BTreeMap<(i64, Place), bool>,
+    /// Written, and not flushed yet.
+    pub unflushed: usize,
     /// What a receiver has answered with 2xx.
     pub received: BTreeSet<(i64, Place)>,
     /// Received, but nobody will know: may come a second time.
@@ -96,6 +98,7 @@ impl Network {
             database,
             flights: BTreeMap::new(),
             unwritten: BTreeMap::new(),
+            unflushed: 0,
             received: BTreeSet::new(),
             at_risk: BTreeSet::new(),
             sent: Vec::new(),
@@ -123,15 +126,17 @@ impl Network {
             .into_values()
             .map(|flight| ((flight.job.endpoint.id, flight.job.event.place), is_success(&flight.answer)));
         let unknown: Vec<_> = unknown.chain(std::mem::take(&mut self.unwritten)).collect();
-        assert!(unknown.len() <= self.settings.max_in_flight, "a crash repeats more than was in flight");
+        let repeated = unknown.len() + std::mem::take(&mut self.unflushed);
+        assert!(repeated <= self.settings.max_in_flight, "a crash repeats more than was in flight");
         self.at_risk.extend(unknown.into_iter().filter(|(_, received)| *received).map(|(pair, _)| pair));
     }
 
-    /// The outcomes of a ledger are durable.
+    /// The outcomes of a ledger are written.
     pub fn written(&mut self, ledger: &Ledger) {
         for settled in &ledger.settled {
             let was = self.unwritten.remove(&(settled.endpoint, settled.place));
             assert!(was.is_some(), "an outcome was written twice, or nothing was sent");
+            self.unflushed += 1;
         }
     }
 
@@ -196,13 +201,13 @@ impl Network {
             },
         };
         assert_eq!(job.attempt, attempts + 1, "number of the attempt of {pair:?}");
-        let flying = self.flights.values().map(|flight| flight.job.endpoint.id);
-        let busy: Vec<i64> = flying.chain(self.unwritten.keys().map(|(id, _)| *id)).collect();
-        let (all, of_endpoint) = (busy.len(), busy.iter().filter(|other| **other == id).count());
+        // A crash would repeat all of these.
+        let all = self.flights.len() + self.unwritten.len() + self.unflushed;
+        let of_endpoint = self.flights.values().filter(|flight| flight.job.endpoint.id == id).count();
         let limit = job.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
         assert!(all < self.settings.max_in_flight, "too many requests in flight");
         assert!(of_endpoint < limit, "too many requests to {id} in flight");
-        self.most_in_flight = self.most_in_flight.max(all + 1);
+        self.most_in_flight = self.most_in_flight.max(self.flights.len() + 1);
     }
 }
 

@@ -170,12 +170,12 @@ fn big_events_are_read_in_small_portions_and_small_ones_in_large() {
 // ---- writing ----------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_slot_is_free_only_after_its_outcome_is_written_and_a_failed_write_repeats_nothing() {
+fn while_writes_fail_no_more_is_sent_than_a_crash_may_repeat_and_nothing_twice() {
     let mut world = tiny();
     world.db().failing_writes = 30;
     world.emit("a.created", 20);
     world.advance(20 * SECOND);
-    assert_eq!(sent(&world, 1), 3);
+    assert!((3..=6).contains(&sent(&world, 1)), "{} sent", sent(&world, 1));
     world.db().failing_writes = 0;
     world.advance(5 * SECOND);
     assert_eq!((sent(&world, 1), received(&world, 1)), (20, 20));

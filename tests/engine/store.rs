@@ -47,6 +47,10 @@ impl Store for Disk {
         self.network.borrow_mut().written(ledger);
         Ok(())
     }
+
+    fn flush(&mut self) {
+        self.network.borrow_mut().unflushed = 0;
+    }
 }
 
 impl Reading for Database {
