@@ -80,8 +80,11 @@ pub struct Lane {
     pub retries: VecDeque<Task>,
     /// What is in flight, or has landed and its outcome is not written yet: tickets by place.
     pub flying: HashMap<Place, u64>,
-    /// Requests in flight.
+    /// Requests that the transport has.
     pub in_flight: usize,
+    /// The last answer was a success and came at once. Then the transport may have requests in store, so that its threads
+    /// need not wait for the main thread between two.
+    pub brisk: bool,
     /// Entries of the head's window that it has not settled.
     pub head_open: BTreeSet<u64>,
     /// Pending rows, as far as known.
@@ -104,6 +107,7 @@ impl Lane {
             retries: VecDeque::new(),
             flying: HashMap::new(),
             in_flight: 0,
+            brisk: false,
             head_open: BTreeSet::new(),
             pending: 0,
             next_due: None,
@@ -138,10 +142,9 @@ impl Lane {
         }
     }
 
-    /// A request failed by no fault of the receiver's: the event waits here, and no attempt is counted. If the lane has left
-    /// the reader that fed it, it will be read again.
-    pub fn take_back(&mut self, task: Task, until: Timestamp) {
-        self.hold_until = self.hold_until.max(until);
+    /// A request failed by no fault of the receiver's, or did not leave: the event waits here, and no attempt is counted. If
+    /// the lane has left the reader that fed it, it will be read again.
+    pub fn take_back(&mut self, task: Task) {
         self.flying.remove(&task.event.place);
         if task.row.is_some() {
             self.retries.push_front(task);

@@ -36,7 +36,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             first_chunk: 32,
-            max_chunk: 256,
+            max_chunk: 64,
             large_chunk_bytes: 4 * 1024 * 1024,
             small_chunk_bytes: 512 * 1024,
             chunks_per_round: 4,

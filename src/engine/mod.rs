@@ -52,6 +52,8 @@ pub struct Job {
     pub attempt: u32,
     /// Total time of this attempt.
     pub timeout: Duration,
+    /// Requests that may be in flight to this endpoint at a time. The job waits for its turn.
+    pub limit: usize,
 }
 
 /// A finished [`Job`].
@@ -67,8 +69,11 @@ pub struct Completion {
 pub trait Transport {
     /// Puts a new network policy in force for every job that starts from now on.
     fn configure(&mut self, egress: &Egress, threads: usize);
-    /// Hands a job over. The transport completes every job exactly once.
+    /// Hands a job over, to be started when there is a thread and the endpoint's limit allows it; jobs of one endpoint
+    /// start in the order of submission. The transport completes every job exactly once.
     fn submit(&mut self, job: Job);
+    /// Takes back what has not started of an endpoint's jobs, in the order of submission: their tickets.
+    fn recall(&mut self, endpoint: i64) -> Vec<u64>;
     /// Moves what has finished to `into`.
     fn collect(&mut self, into: &mut Vec<Completion>);
 }

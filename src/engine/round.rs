@@ -1,6 +1,6 @@
 //! A round: one turn of the dispatcher. Collect, write, read, start; short, and never waiting for a receiver.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,10 @@ use crate::settings::Settings;
 const WRITE_RETRY: Duration = Duration::from_secs(1);
 /// How long an outcome may wait for others to be written with.
 const GROUP_WAIT: Duration = Duration::from_millis(5);
+/// An answer that takes longer than this is not brisk.
+const BRISK: Duration = Duration::from_millis(20);
+/// A brisk endpoint has this many times its limit in store.
+const IN_STORE: usize = 3;
 
 /// What the edge tells a round.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +129,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.transport.configure(&settings.egress, settings.max_in_flight);
         self.store.configure(&settings);
         self.settings = settings;
+        if !self.settings.enabled {
+            let ids: Vec<i64> = self.lanes.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.recall(id));
+        }
     }
 
     /// Requests in flight.
@@ -167,6 +175,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             if reads || self.is_group_due(turn.now) { self.write(turn) } else { self.may_write(turn) };
         if written && self.settings.enabled {
             self.read(turn)?;
+            if turn.endpoints_changed {
+                self.recall_stopped();
+            }
             if self.hand_out_slots(turn.now) && self.make_durable(turn) {
                 self.hand_out_slots(turn.now);
             }
@@ -187,9 +198,13 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             let Some(Flight { lane: id, task, attempt: number }) = self.flights.remove(&ticket) else {
                 continue;
             };
+            let verdict = outcome::judge(&attempt.answer);
+            let mut was_brisk = false;
             let mut lane = self.lanes.get_mut(&id);
             if let Some(lane) = &mut lane {
                 lane.in_flight = lane.in_flight.saturating_sub(1);
+                was_brisk = lane.brisk;
+                lane.brisk = attempt.duration <= BRISK && verdict == Verdict::Delivered;
             }
             let own_schedule = lane.as_ref().and_then(|lane| lane.endpoint.schedule.as_ref());
             let schedule = own_schedule.unwrap_or(&self.settings.retry_schedule);
@@ -200,13 +215,20 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             if let (Some(lane), Some(until)) = (&mut lane, decision.hold_until) {
                 lane.hold_until = lane.hold_until.max(until);
             }
-            if outcome::judge(&attempt.answer) == Verdict::OwnFault {
+            let is_gone = lane.is_none();
+            if verdict == Verdict::OwnFault {
                 if let Some(lane) = lane {
-                    lane.take_back(task, now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
+                    lane.hold_until =
+                        lane.hold_until.max(now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
+                    lane.take_back(task);
                 }
+                self.recall(id);
                 continue;
             }
-            if lane.is_none() && task.row.is_none() && decision.state != State::Delivered {
+            if was_brisk && verdict != Verdict::Delivered {
+                self.recall(id);
+            }
+            if is_gone && task.row.is_none() && decision.state != State::Delivered {
                 // Its endpoint is gone or inactive: nobody will try again.
                 decision.state = State::Dead;
             }
@@ -227,6 +249,24 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         }
     }
 
+    /// Takes back what the transport has in store for an endpoint.
+    fn recall(&mut self, id: i64) {
+        for ticket in self.transport.recall(id).into_iter().rev() {
+            let Some(flight) = self.flights.remove(&ticket) else { continue };
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.in_flight = lane.in_flight.saturating_sub(1);
+                lane.take_back(flight.task);
+            }
+        }
+    }
+
+    /// Nothing more leaves for endpoints that were paused, disabled or removed.
+    fn recall_stopped(&mut self) {
+        let stops = |id: &i64| self.lanes.get(id).is_none_or(|lane| lane.feed == Feed::Stopped);
+        let stopped: BTreeSet<i64> = self.flights.values().map(|flight| flight.lane).filter(stops).collect();
+        stopped.into_iter().for_each(|id| self.recall(id));
+    }
+
     // ---- write --------------------------------------------------------------------------------------------------
 
     /// Whether the last write succeeded, or may be tried again.
@@ -241,7 +281,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let since = |oldest: &Settled| now.saturating_sub(oldest.ended_at);
         self.flights.is_empty()
             || !self.ledger.disabled.is_empty()
-            || 2 * outcomes.len() >= self.settings.max_in_flight
+            || 4 * outcomes.len() >= self.settings.max_in_flight
             || outcomes.first().is_some_and(|oldest| since(oldest) >= micros(GROUP_WAIT))
     }
 
@@ -405,9 +445,12 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     /// Starts one request of a lane, if it may.
     fn start_request(&mut self, id: i64, now: Timestamp) -> bool {
+        // What is in store takes slots too: never so many that another endpoint would miss them.
+        let roomy = 2 * self.flights.len() < self.settings.max_in_flight;
         let Some(lane) = self.lanes.get_mut(&id) else { return false };
         let limit = lane.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
-        if lane.feed == Feed::Stopped || lane.in_flight >= limit || lane.hold_until > now {
+        let store = if lane.brisk && roomy { IN_STORE * limit } else { 0 };
+        if lane.feed == Feed::Stopped || lane.in_flight >= limit + store || lane.hold_until > now {
             return false;
         }
         let Some(task) = lane.retries.pop_front().or_else(|| lane.queue.pop_front()) else { return false };
@@ -427,6 +470,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 event: Arc::clone(&task.event),
                 attempt,
                 timeout: lane.endpoint.timeout.unwrap_or(self.settings.request_timeout),
+                limit,
             });
         }
         self.flights.insert(ticket, Flight { lane: id, task, attempt });

@@ -3,8 +3,10 @@
 #![allow(clippy::result_large_err)]
 
 pub mod api;
+mod append;
 pub mod attach;
 pub mod capture;
+mod deliveries;
 pub mod durability;
 pub mod guc;
 pub mod launcher;

@@ -87,7 +87,7 @@ pub(super) fn state_word(state: State) -> &'static str {
     }
 }
 
-pub(super) fn milliseconds(row: &&Settled) -> f32 {
+pub(super) fn milliseconds(row: &Settled) -> f32 {
     row.attempt.duration.as_secs_f32() * 1000.0
 }
 

@@ -7,6 +7,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
+use super::deliveries;
 use super::durability::Durability;
 use super::rows::*;
 use super::statement::Statement;
@@ -111,10 +112,16 @@ impl Store for SpiStore {
     }
 
     fn write(&mut self, ledger: &Ledger) -> Result<(), String> {
-        transaction(|| {
-            self.ensure_current()?;
-            Spi::connect_mut(|client| self.write_ledger(client, ledger).map_err(|error| error.to_string()))
-        })?;
+        let write = |known| {
+            transaction(|| {
+                self.ensure_current()?;
+                Spi::connect_mut(|client| {
+                    self.write_ledger(client, ledger, known).map_err(|error| error.to_string())
+                })
+            })
+        };
+        // A first outcome whose delivery has a row already is refused, and written as a change of that row.
+        write(false).or_else(|_| write(true))?;
         self.durability.committed();
         Ok(())
     }
@@ -125,11 +132,18 @@ impl Store for SpiStore {
 }
 
 impl SpiStore {
-    fn write_ledger(&self, client: &mut SpiClient<'_>, ledger: &Ledger) -> spi::SpiResult<()> {
+    /// `known`: expect a row for every delivery.
+    fn write_ledger(&self, client: &mut SpiClient<'_>, ledger: &Ledger, known: bool) -> spi::SpiResult<()> {
         let s = &self.statements;
-        if !ledger.settled.is_empty() {
-            self.write_deliveries(client, &ledger.settled)?;
+        let (again, first): (Vec<&Settled>, Vec<&Settled>) =
+            ledger.settled.iter().partition(|row| known || row.delivery.is_some());
+        if !first.is_empty() {
+            deliveries::insert(&first, |row| self.is_logged(row));
         }
+        if !again.is_empty() {
+            self.write_deliveries(client, &again)?;
+        }
+        self.write_attempts(client, &ledger.settled)?;
         if !ledger.positions.is_empty() {
             let (ids, positions): (Vec<i64>, Vec<&Position>) =
                 ledger.positions.iter().map(|(id, position)| (*id, position)).unzip();
@@ -148,36 +162,42 @@ impl SpiStore {
         Ok(())
     }
 
-    fn write_deliveries(&self, client: &mut SpiClient<'_>, settled: &[Settled]) -> spi::SpiResult<()> {
-        let logged = |row: &&Settled| match self.log_attempts {
+    fn is_logged(&self, row: &Settled) -> bool {
+        match self.log_attempts {
             LogAttempts::All => true,
             LogAttempts::Failures => row.state != State::Delivered,
             LogAttempts::None => false,
-        };
-        let rows: Vec<&Settled> = settled.iter().collect();
+        }
+    }
+
+    fn write_deliveries(&self, client: &mut SpiClient<'_>, rows: &[&Settled]) -> spi::SpiResult<()> {
+        let logged = |row: &&Settled| self.is_logged(row);
         let next = |row: &&Settled| match row.state {
             State::Pending { next_attempt_at } => Some(timestamptz(next_attempt_at)),
             State::Delivered | State::Dead => None,
         };
         let args: [DatumWithOid<'_>; 13] = [
-            column(&rows, |row| row.endpoint),
-            column(&rows, |row| xid_to_sql(row.place.xid)),
-            column(&rows, |row| row.place.seq),
-            column(&rows, |row| pgrx::Uuid::from_bytes(*row.event.as_bytes())),
-            column(&rows, |row| state_word(row.state).to_owned()),
-            column(&rows, |row| int4(row.attempts)),
-            column(&rows, next),
-            column(&rows, |row| logged(row).then(|| timestamptz(row.attempt.started_at))),
-            column(&rows, |row| timestamptz(row.ended_at)),
-            column(&rows, |row| logged(row).then(|| milliseconds(row))),
-            column(&rows, |row| status(&row.attempt.answer)),
-            column(&rows, |row| error_text(&row.attempt.answer)),
-            column(&rows, |row| logged(row).then(|| response(&row.attempt.answer)).flatten()),
+            column(rows, |row| row.endpoint),
+            column(rows, |row| xid_to_sql(row.place.xid)),
+            column(rows, |row| row.place.seq),
+            column(rows, |row| pgrx::Uuid::from_bytes(*row.event.as_bytes())),
+            column(rows, |row| state_word(row.state).to_owned()),
+            column(rows, |row| int4(row.attempts)),
+            column(rows, next),
+            column(rows, |row| logged(row).then(|| timestamptz(row.attempt.started_at))),
+            column(rows, |row| timestamptz(row.ended_at)),
+            column(rows, |row| logged(row).then(|| milliseconds(row))),
+            column(rows, |row| status(&row.attempt.answer)),
+            column(rows, |row| error_text(&row.attempt.answer)),
+            column(rows, |row| logged(row).then(|| response(&row.attempt.answer)).flatten()),
         ];
-        self.statements.write_deliveries.write(client, &args)?;
+        self.statements.write_deliveries.write(client, &args)
+    }
 
+    /// Failed attempts; the last one that succeeded stands in its delivery row.
+    fn write_attempts(&self, client: &mut SpiClient<'_>, settled: &[Settled]) -> spi::SpiResult<()> {
         let failed: Vec<&Settled> =
-            settled.iter().filter(|row| row.state != State::Delivered && logged(row)).collect();
+            settled.iter().filter(|row| row.state != State::Delivered && self.is_logged(row)).collect();
         if failed.is_empty() {
             return Ok(());
         }
@@ -187,7 +207,7 @@ impl SpiStore {
             column(&failed, |row| row.place.seq),
             column(&failed, |row| int4(row.attempts)),
             column(&failed, |row| timestamptz(row.attempt.started_at)),
-            column(&failed, milliseconds),
+            column(&failed, |row| milliseconds(row)),
             column(&failed, |row| status(&row.attempt.answer)),
             column(&failed, |row| error_text(&row.attempt.answer)),
             column(&failed, |row| response(&row.attempt.answer)),

@@ -2,7 +2,7 @@
 //! leaves.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -75,6 +75,8 @@ pub struct Network {
     pub settings: Settings,
     database: Rc<RefCell<Database>>,
     flights: BTreeMap<u64, Flight>,
+    /// Submitted, and their endpoint is at its limit.
+    waiting: VecDeque<Job>,
     /// Collected, and not written yet.
     unwritten: BTreeMap<(i64, Place), bool>,
     /// Written, and not flushed yet.
@@ -97,6 +99,7 @@ impl Network {
             settings,
             database,
             flights: BTreeMap::new(),
+            waiting: VecDeque::new(),
             unwritten: BTreeMap::new(),
             unflushed: 0,
             received: BTreeSet::new(),
@@ -122,6 +125,7 @@ impl Network {
 
     /// All threads die. What they had sent may have been received.
     pub fn crash(&mut self) {
+        self.waiting.clear();
         let unknown = std::mem::take(&mut self.flights)
             .into_values()
             .map(|flight| ((flight.job.endpoint.id, flight.job.event.place), is_success(&flight.answer)));
@@ -189,6 +193,7 @@ impl Network {
             !self.flights.values().any(|f| (f.job.endpoint.id, f.job.event.place) == pair),
             "{pair:?} is in flight"
         );
+        assert!(!self.waiting.iter().any(|w| (w.endpoint.id, w.event.place) == pair), "{pair:?} is in store");
         assert!(!self.unwritten.contains_key(&pair), "{pair:?} is sent again before its outcome is written");
         let attempts = match database.deliveries.get(&pair) {
             None => 0,
@@ -202,12 +207,28 @@ impl Network {
         };
         assert_eq!(job.attempt, attempts + 1, "number of the attempt of {pair:?}");
         // A crash would repeat all of these.
-        let all = self.flights.len() + self.unwritten.len() + self.unflushed;
-        let of_endpoint = self.flights.values().filter(|flight| flight.job.endpoint.id == id).count();
-        let limit = job.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
+        let all = self.flights.len() + self.waiting.len() + self.unwritten.len() + self.unflushed;
         assert!(all < self.settings.max_in_flight, "too many requests in flight");
-        assert!(of_endpoint < limit, "too many requests to {id} in flight");
-        self.most_in_flight = self.most_in_flight.max(self.flights.len() + 1);
+        let limit = job.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
+        assert_eq!(job.limit, limit);
+    }
+
+    /// Starts what may start.
+    fn start(&mut self, now: Timestamp) {
+        let running = |id: i64| self.flights.values().filter(|flight| flight.job.endpoint.id == id).count();
+        let next = self.waiting.iter().position(|job| running(job.endpoint.id) < job.limit);
+        let Some(job) = next.and_then(|at| self.waiting.remove(at)) else { return };
+        let (id, place) = (job.endpoint.id, job.event.place);
+        let (answer, after) = self.script(&job);
+        self.sent.push(Sent { at: now, endpoint: id, place, attempt: job.attempt });
+        if is_success(&answer) && !self.received.insert((id, place)) {
+            assert!(self.at_risk.remove(&(id, place)), "{id} gets {place:?} twice without a crash");
+            self.duplicates += 1;
+        }
+        let flight = Flight { started_at: now, ends_at: now + after, answer, job };
+        assert!(self.flights.insert(flight.job.ticket, flight).is_none(), "a ticket was used twice");
+        self.most_in_flight = self.most_in_flight.max(self.flights.len());
+        self.start(now);
     }
 }
 
@@ -224,26 +245,26 @@ impl Transport for Wire {
     fn submit(&mut self, job: Job) {
         let mut network = self.0.borrow_mut();
         network.check(&job);
-        let (id, place, now) = (job.endpoint.id, job.event.place, network.now);
-        let (answer, after) = network.script(&job);
-        network.sent.push(Sent { at: now, endpoint: id, place, attempt: job.attempt });
-        if is_success(&answer) && !network.received.insert((id, place)) {
-            assert!(network.at_risk.remove(&(id, place)), "{id} gets {place:?} twice without a crash");
-            network.duplicates += 1;
-        }
-        let flight = Flight { started_at: now, ends_at: now + after, answer, job };
-        let ticket = flight.job.ticket;
-        assert!(network.flights.insert(ticket, flight).is_none(), "a ticket was used twice");
+        network.waiting.push_back(job);
+        let now = network.now;
+        network.start(now);
+    }
+
+    fn recall(&mut self, endpoint: i64) -> Vec<u64> {
+        let waiting = &mut self.0.borrow_mut().waiting;
+        let tickets =
+            waiting.iter().filter(|job| job.endpoint.id == endpoint).map(|job| job.ticket).collect();
+        waiting.retain(|job| job.endpoint.id != endpoint);
+        tickets
     }
 
     fn collect(&mut self, into: &mut Vec<Completion>) {
         let mut network = self.0.borrow_mut();
         let now = network.now;
-        let mut ready: Vec<_> =
-            network.flights.iter().filter(|(_, f)| f.ends_at <= now).map(|(t, f)| (f.ends_at, *t)).collect();
-        ready.sort_unstable();
-        for (_, ticket) in ready {
-            let Some(Flight { job, started_at, ends_at, answer }) = network.flights.remove(&ticket) else {
+        while let Some((ends_at, ticket)) =
+            network.flights.iter().map(|(ticket, f)| (f.ends_at, *ticket)).min().filter(|(at, _)| *at <= now)
+        {
+            let Some(Flight { job, started_at, answer, .. }) = network.flights.remove(&ticket) else {
                 continue;
             };
             if !matches!(answer, Answer::Failed { fault: Fault::Internal, .. }) {
@@ -251,6 +272,7 @@ impl Transport for Wire {
             }
             let duration = Duration::from_micros(u64::try_from(ends_at - started_at).unwrap());
             into.push(Completion { ticket, attempt: Attempt { started_at, duration, answer } });
+            network.start(ends_at);
         }
     }
 }

@@ -77,6 +77,7 @@ pub(crate) fn job(url: &str) -> Job {
         event: Arc::new(event()),
         attempt: 1,
         timeout: Duration::from_secs(10),
+        limit: 1000,
     }
 }
 

@@ -45,6 +45,7 @@ fn job(ticket: u64) -> Job {
         event: event.into(),
         attempt: 1,
         timeout: Duration::from_secs(1),
+        limit: 1000,
     }
 }
 
@@ -127,4 +128,54 @@ fn threads_above_a_lowered_limit_end_and_jobs_still_complete() {
         pool.submit(job(99));
     }
     assert!(alive(&pool) <= 2);
+}
+
+/// Requests in flight now, and the most there were.
+static AT_WORK: Mutex<(usize, usize)> = Mutex::new((0, 0));
+
+#[test]
+fn an_endpoint_at_its_limit_leaves_the_other_threads_to_others() {
+    let (mut pool, bell) = pool(Arc::new(spawn_thread), |_, job, _| {
+        if job.endpoint.id == 1 {
+            let mut at_work = AT_WORK.lock().unwrap();
+            at_work.0 += 1;
+            at_work.1 = at_work.1.max(at_work.0);
+            drop(at_work);
+            thread::sleep(Duration::from_millis(5));
+            AT_WORK.lock().unwrap().0 -= 1;
+        }
+        Answer::Status { status: 200, body: String::new(), retry_after: None }
+    });
+    pool.configure(&Egress::default(), 8);
+    for ticket in 0..20 {
+        pool.submit(Job { limit: 2, ..job(ticket) });
+    }
+    let other = Arc::new(Endpoint { id: 2, ..Endpoint::clone(&job(0).endpoint) });
+    pool.submit(Job { endpoint: other, ..job(99) });
+    let order: Vec<u64> = faults(&mut pool, &bell, 21).into_iter().map(|(ticket, _)| ticket).collect();
+    assert!(order.iter().position(|&ticket| ticket == 99) < Some(10), "{order:?}");
+    assert_eq!(AT_WORK.lock().unwrap().1, 2);
+}
+
+#[test]
+fn recall_takes_back_what_has_not_started_and_nothing_else() {
+    static HOLD: Mutex<()> = Mutex::new(());
+    let hold = HOLD.lock().unwrap();
+    let (mut pool, bell) = pool(Arc::new(spawn_thread), |_, _, _| {
+        drop(HOLD.lock());
+        Answer::Status { status: 200, body: String::new(), retry_after: None }
+    });
+    pool.configure(&Egress::default(), 8);
+    for ticket in 1..=5 {
+        pool.submit(Job { limit: 2, ..job(ticket) });
+    }
+    while pool.shared.state().jobs.len() > 3 {
+        thread::yield_now();
+    }
+    assert_eq!(pool.recall(7), Vec::<u64>::new());
+    assert_eq!(pool.recall(1), [3, 4, 5]);
+    drop(hold);
+    let mut done: Vec<u64> = faults(&mut pool, &bell, 2).into_iter().map(|(ticket, _)| ticket).collect();
+    done.sort_unstable();
+    assert_eq!(done, [1, 2]);
 }
