@@ -1,5 +1,7 @@
 //! A round: one turn of the dispatcher. Collect, write, read, start; short, and never waiting for a receiver.
 
+mod writing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +17,6 @@ use crate::outcome::{self, Answer, Attempt, Fault, State, Verdict};
 use crate::position::Position;
 use crate::settings::Settings;
 
-/// Wait before a write that failed is tried again.
-const WRITE_RETRY: Duration = Duration::from_secs(1);
-/// How long an outcome may wait for others to be written with.
-const GROUP_WAIT: Duration = Duration::from_millis(5);
 /// An answer that takes longer than this is not brisk.
 const BRISK: Duration = Duration::from_millis(20);
 /// A brisk endpoint has this many times its limit in store.
@@ -267,128 +265,6 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         stopped.into_iter().for_each(|id| self.recall(id));
     }
 
-    // ---- write --------------------------------------------------------------------------------------------------
-
-    /// Whether the last write succeeded, or may be tried again.
-    fn may_write(&self, turn: Turn) -> bool {
-        turn.now >= self.write_after
-    }
-
-    /// Whether outcomes should wait no longer for others. One statement for forty costs little more than for one, so they
-    /// are written together; they hold slots meanwhile, and nobody sees them.
-    fn is_group_due(&self, now: Timestamp) -> bool {
-        let outcomes = &self.ledger.settled;
-        let since = |oldest: &Settled| now.saturating_sub(oldest.ended_at);
-        self.flights.is_empty()
-            || !self.ledger.disabled.is_empty()
-            || 4 * outcomes.len() >= self.settings.max_in_flight
-            || outcomes.first().is_some_and(|oldest| since(oldest) >= micros(GROUP_WAIT))
-    }
-
-    /// Frees the slots that outcomes hold. False: they could not be written.
-    fn make_durable(&mut self, turn: Turn) -> bool {
-        let written = self.write(turn);
-        if self.at_risk > 0 {
-            self.store.flush();
-            self.at_risk = 0;
-        }
-        written
-    }
-
-    /// Writes the ledger. False: it could not be written, and nothing else may happen before it is.
-    fn write(&mut self, turn: Turn) -> bool {
-        if !self.may_write(turn) {
-            return false;
-        }
-        // Positions alone can wait for the safety scan: an idle worker must not consume transaction ids.
-        if self.ledger.settled.is_empty() && !turn.poll {
-            return true;
-        }
-        self.ledger.positions.clear();
-        self.ledger.joined.clear();
-        // Not before the change was read: an endpoint that starts anew at the present has a position in the store that must
-        // not be overwritten.
-        if !turn.endpoints_changed {
-            self.note_positions();
-        }
-        if self.ledger.is_empty() {
-            return true;
-        }
-        if let Err(error) = self.store.write(&self.ledger) {
-            self.trouble = Some(error.to_string());
-            self.write_after = turn.now.saturating_add(micros(WRITE_RETRY));
-            return false;
-        }
-        self.written();
-        true
-    }
-
-    /// Notes which positions have moved.
-    fn note_positions(&mut self) {
-        for (&id, lane) in &self.lanes {
-            match lane.position_to_save(&self.head) {
-                Some(position) if lane.saved.as_ref() != Some(position) => {
-                    self.ledger.positions.push((id, position.clone()));
-                }
-                None if lane.saved.is_some() => self.ledger.joined.push(id),
-                _ => {}
-            }
-        }
-        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits. But who
-        // joins the head relies on its position.
-        let is_news = self.head.has_passed || !self.ledger.joined.is_empty();
-        if is_news && *self.head.low_water() != self.saved_head {
-            self.ledger.positions.push((0, self.head.low_water().clone()));
-        }
-    }
-
-    /// The ledger is written: windows move.
-    fn written(&mut self) {
-        let ledger = std::mem::take(&mut self.ledger);
-        self.at_risk += ledger.settled.len();
-        for settled in &ledger.settled {
-            let Some(lane) = self.lanes.get_mut(&settled.endpoint) else { continue };
-            lane.flying.remove(&settled.place);
-            let was_pending = settled.delivery.is_some();
-            match settled.state {
-                State::Pending { next_attempt_at } => {
-                    lane.pending += usize::from(!was_pending);
-                    lane.next_due =
-                        Some(lane.next_due.map_or(next_attempt_at, |due| due.min(next_attempt_at)));
-                }
-                _ => lane.pending = lane.pending.saturating_sub(usize::from(was_pending)),
-            }
-        }
-        for (id, task) in self.landed.drain(..) {
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                lane.settle(task.origin, &mut self.head);
-            }
-        }
-        for (id, position) in ledger.positions {
-            match self.lanes.get_mut(&id) {
-                Some(lane) => lane.saved = Some(position),
-                None => {
-                    self.saved_head = position;
-                    self.head.has_passed = !self.head.window.is_empty();
-                }
-            }
-        }
-        for id in ledger.joined {
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                lane.saved = None;
-                if lane.feed == Feed::Joining {
-                    lane.feed = Feed::Head;
-                    lane.reader = None;
-                }
-            }
-        }
-        for (id, _) in ledger.disabled {
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                feed::leave(lane, id, &mut self.head, &mut self.flights, Feed::Stopped);
-            }
-        }
-    }
-
     // ---- read ---------------------------------------------------------------------------------------------------
 
     fn read(&mut self, turn: Turn) -> Result<(), S::Error> {
@@ -492,9 +368,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             let due = lane.next_due.filter(|_| lane.retries.is_empty());
             [held.then_some(lane.hold_until), due]
         });
-        let group =
-            self.ledger.settled.first().map(|oldest| oldest.ended_at.saturating_add(micros(GROUP_WAIT)));
-        let next = timers.flatten().chain(group).map(|at| until(at, now)).min();
+        let next = timers.flatten().chain(self.group_due_at()).map(|at| until(at, now)).min();
         next.map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
     }
 }

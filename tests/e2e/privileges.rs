@@ -37,7 +37,10 @@ fn public_has_no_grant_on_any_object_of_the_extension() {
               FROM pg_namespace n JOIN member m ON m.classid = 'pg_namespace'::regclass AND m.objid = n.oid
             UNION ALL
             SELECT 'type ' || t.oid::regtype, coalesce(t.typacl, acldefault('T', t.typowner))
-              FROM pg_type t JOIN member m ON m.classid = 'pg_type'::regclass AND m.objid = t.oid)
+              FROM pg_type t JOIN member m ON m.classid = 'pg_type'::regclass AND m.objid = t.oid
+              LEFT JOIN pg_type item ON item.oid = t.typelem
+             -- Row types, which are members since PostgreSQL 18: sql/install/privileges.sql says why they stay.
+             WHERE t.typrelid = 0 AND coalesce(item.typrelid, 0) = 0)
         SELECT (SELECT count(*) FROM member), acl.object || ': ' || string_agg(x.privilege_type, ', ')
           FROM (SELECT 1) one LEFT JOIN (acl CROSS JOIN LATERAL aclexplode(acl.items) x) ON x.grantee = 0
          GROUP BY acl.object ORDER BY 2";

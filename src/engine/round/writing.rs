@@ -1,0 +1,141 @@
+//! The writing half of a round: outcomes and positions, in groups, one short transaction each.
+
+use std::time::Duration;
+
+use super::{Dispatcher, Turn, micros};
+use crate::engine::lane::Feed;
+use crate::engine::{Store, Transport, feed};
+use crate::event::Timestamp;
+use crate::outcome::State;
+
+/// Wait before a write that failed is tried again.
+const WRITE_RETRY: Duration = Duration::from_secs(1);
+/// How long an outcome may wait for others to be written with.
+const GROUP_WAIT: Duration = Duration::from_millis(5);
+
+impl<S: Store, T: Transport> Dispatcher<S, T> {
+    /// Whether the last write succeeded, or may be tried again.
+    pub(super) fn may_write(&self, turn: Turn) -> bool {
+        turn.now >= self.write_after
+    }
+
+    /// Whether outcomes should wait no longer for others. One statement for forty costs little more than for one, so they
+    /// are written together; they hold slots meanwhile, and nobody sees them.
+    pub(super) fn is_group_due(&self, now: Timestamp) -> bool {
+        let outcomes = &self.ledger.settled;
+        self.flights.is_empty()
+            || !self.ledger.disabled.is_empty()
+            || 4 * outcomes.len() >= self.settings.max_in_flight
+            || self.group_due_at().is_some_and(|at| at <= now)
+    }
+
+    /// When the outcomes that wait are written at the latest.
+    pub(super) fn group_due_at(&self) -> Option<Timestamp> {
+        let oldest = self.ledger.settled.first()?;
+        Some(oldest.ended_at.saturating_add(micros(GROUP_WAIT)))
+    }
+
+    /// Frees the slots that outcomes hold. False: they could not be written.
+    pub(super) fn make_durable(&mut self, turn: Turn) -> bool {
+        let written = self.write(turn);
+        if self.at_risk > 0 {
+            self.store.flush();
+            self.at_risk = 0;
+        }
+        written
+    }
+
+    /// Writes the ledger. False: it could not be written, and nothing else may happen before it is.
+    pub(super) fn write(&mut self, turn: Turn) -> bool {
+        if !self.may_write(turn) {
+            return false;
+        }
+        // Positions alone can wait for the safety scan: an idle worker must not consume transaction ids.
+        if self.ledger.settled.is_empty() && !turn.poll {
+            return true;
+        }
+        self.ledger.positions.clear();
+        self.ledger.joined.clear();
+        // Not before the change was read: an endpoint that starts anew at the present has a position in the store that must
+        // not be overwritten.
+        if !turn.endpoints_changed {
+            self.note_positions();
+        }
+        if self.ledger.is_empty() {
+            return true;
+        }
+        if let Err(error) = self.store.write(&self.ledger) {
+            self.trouble = Some(error.to_string());
+            self.write_after = turn.now.saturating_add(micros(WRITE_RETRY));
+            return false;
+        }
+        self.written();
+        true
+    }
+
+    /// Notes which positions have moved.
+    fn note_positions(&mut self) {
+        for (&id, lane) in &self.lanes {
+            match lane.position_to_save(&self.head) {
+                Some(position) if lane.saved.as_ref() != Some(position) => {
+                    self.ledger.positions.push((id, position.clone()));
+                }
+                None if lane.saved.is_some() => self.ledger.joined.push(id),
+                _ => {}
+            }
+        }
+        // Moving over foreign transactions alone is no news: an idle worker would write whenever somebody commits. But who
+        // joins the head relies on its position.
+        let is_news = self.head.has_passed || !self.ledger.joined.is_empty();
+        if is_news && *self.head.low_water() != self.saved_head {
+            self.ledger.positions.push((0, self.head.low_water().clone()));
+        }
+    }
+
+    /// The ledger is written: windows move.
+    fn written(&mut self) {
+        let ledger = std::mem::take(&mut self.ledger);
+        self.at_risk += ledger.settled.len();
+        for settled in &ledger.settled {
+            let Some(lane) = self.lanes.get_mut(&settled.endpoint) else { continue };
+            lane.flying.remove(&settled.place);
+            let was_pending = settled.delivery.is_some();
+            match settled.state {
+                State::Pending { next_attempt_at } => {
+                    lane.pending += usize::from(!was_pending);
+                    lane.next_due =
+                        Some(lane.next_due.map_or(next_attempt_at, |due| due.min(next_attempt_at)));
+                }
+                _ => lane.pending = lane.pending.saturating_sub(usize::from(was_pending)),
+            }
+        }
+        for (id, task) in self.landed.drain(..) {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.settle(task.origin, &mut self.head);
+            }
+        }
+        for (id, position) in ledger.positions {
+            match self.lanes.get_mut(&id) {
+                Some(lane) => lane.saved = Some(position),
+                None => {
+                    self.saved_head = position;
+                    self.head.has_passed = !self.head.window.is_empty();
+                }
+            }
+        }
+        for id in ledger.joined {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.saved = None;
+                if lane.feed == Feed::Joining {
+                    lane.feed = Feed::Head;
+                    lane.reader = None;
+                }
+            }
+        }
+        for (id, _) in ledger.disabled {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                feed::leave(lane, id, &mut self.head, &mut self.flights, Feed::Stopped);
+            }
+        }
+    }
+}
