@@ -54,6 +54,24 @@ fn an_immediate_stop_under_load_loses_nothing_and_repeats_at_most_what_was_in_fl
 }
 
 #[test]
+fn an_immediate_stop_while_a_backlog_drains_repeats_at_most_what_was_in_flight() {
+    // Nobody else writes, so nobody flushes the outcomes of the worker along.
+    let cluster = Cluster::start(&[("wal_writer_delay", "10s")]);
+    let mut scene = Scene::new(&cluster, "crash_backlog", "", |_, _| Reply::ok());
+    let endpoint = scene.endpoint;
+    scene.run(&format!("SELECT webhook_pause({endpoint})"));
+    scene.run("INSERT INTO {} SELECT n, 'note' FROM generate_series(1, 10000) n");
+    scene.run(&format!("SELECT webhook_resume({endpoint})"));
+    wait_for_more_deliveries(&scene, 1000, secs(30));
+    cluster.restart_server(Stop::Immediate);
+    scene.reconnect();
+    scene.wait_until_drained(secs(60));
+    let ledger = scene.ledger();
+    assert_eq!((ledger.lost.len(), ledger.ghosts.len()), (0, 0));
+    assert!(ledger.duplicates <= IN_FLIGHT, "{} duplicates", ledger.duplicates);
+}
+
+#[test]
 fn a_fast_stop_under_load_loses_nothing() {
     let cluster = Cluster::start(&[]);
     let mut scene = slow_scene(&cluster, "crash_fast");

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::cluster::{Cluster, Stop};
 use crate::scene::Scene;
-use crate::wait::secs;
+use crate::wait::{holds, secs, wait_until};
 use crate::wire::Reply;
 
 /// Numbers of HUP INT QUIT USR1 USR2 ALRM TERM CHLD URG: whatever PostgreSQL may send to a process.
@@ -96,4 +96,21 @@ fn a_changed_setting_is_in_force_within_2_seconds() {
     scene.receiver.wait_for_rows([quiet], secs(2));
     scene.wait_until_drained(secs(10));
     assert_eq!(scene.receiver.duplicates(), 0);
+}
+
+#[test]
+fn a_read_only_database_pauses_the_worker_and_nothing_is_lost() {
+    let cluster = Cluster::start(&[("webhook_pg.poll_interval", "1s")]);
+    let mut scene = Scene::new(&cluster, "process_read_only", "", |_, _| Reply::ok());
+    scene.fence(1);
+    scene.run("ALTER DATABASE postgres SET default_transaction_read_only = on");
+    wait_until("the worker says that it pauses", secs(10), || {
+        holds(cluster.log().contains("this database is read only"), || "it does not".to_owned())
+    });
+    // This session began before.
+    scene.insert(2..=9);
+    assert_eq!(scene.receiver.rows(), [1]);
+    scene.run("ALTER DATABASE postgres RESET default_transaction_read_only");
+    scene.receiver.wait_for_rows(2..=9, secs(20));
+    scene.wait_until_drained(secs(20));
 }
