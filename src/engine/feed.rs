@@ -48,6 +48,11 @@ fn is_hungry(lane: &Lane, limits: &Limits) -> bool {
     lane.queue.len() < limits.hungry && lane.pending < limits.pending
 }
 
+/// Whether a lane waits for events that may yet come.
+pub(super) fn is_fed(lane: &Lane, limits: &Limits) -> bool {
+    lane.feed != Feed::Stopped && is_hungry(lane, limits)
+}
+
 fn is_due(lane: &Lane, now: Timestamp) -> bool {
     lane.feed != Feed::Stopped && lane.retries.is_empty() && lane.next_due.is_some_and(|due| due <= now)
 }

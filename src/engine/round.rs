@@ -138,6 +138,11 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.flights.len()
     }
 
+    /// Whether new events would be read at once. Else it is enough to say in the next round that there are some.
+    pub fn wants_news(&self) -> bool {
+        self.settings.enabled && self.lanes.values().any(|lane| feed::is_fed(lane, &self.limits))
+    }
+
     /// What is held in memory.
     pub fn load(&self) -> Load {
         let readers = || self.lanes.values().filter_map(|lane| lane.reader.as_ref()).chain([&self.head]);

@@ -147,6 +147,6 @@ pub unsafe extern "C-unwind" fn webhook_pg_changed(fcinfo: pg_sys::FunctionCallI
             pg_sys::CacheInvalidateRelcacheByRelid(endpoints);
         }
     }
-    wake::at_commit();
+    wake::wake_at_commit();
     pg_sys::Datum::null()
 }

@@ -3,6 +3,10 @@
 //! No NOTIFY (it serialises commits and forbids PREPARE TRANSACTION) and no polling for latency. What no latch can
 //! announce (COMMIT PREPARED, a backend that loaded the library without the preload) the worker's slow scan covers.
 //!
+//! A commit with events sets `news`, and the latch only while the worker listens: one that has enough to do, or nobody to
+//! send to, is left alone. The order keeps every event: the writer sets `news` and then reads `listening`, the worker sets
+//! `listening` and then reads `news`; at least one of them sees the other.
+//!
 //! Shared memory holds one slot for each served database: its oid, and the address of the latch of the worker that
 //! serves it. Shared memory is mapped at one address in all children of the postmaster, so the address is good
 //! everywhere; the latch belongs to a PGPROC, which never moves and is never freed. A latch of a worker that is gone
@@ -27,6 +31,10 @@ struct Slot {
     latch: AtomicU64,
     /// Something changed that the worker looks at only now and then.
     recheck: AtomicBool,
+    /// Events were committed since the worker looked last.
+    news: AtomicBool,
+    /// The worker wants to be woken for events.
+    listening: AtomicBool,
 }
 
 /// All slots.
@@ -48,7 +56,9 @@ static WORKERS: PgAtomic<Slots> = unsafe { PgAtomic::new(c"webhook_pg workers") 
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 /// This backend's transaction has something for the worker.
 static MARKED: AtomicBool = AtomicBool::new(false);
-/// It has more for it than events: deliveries to try again, the extension itself.
+/// It has something that the worker must look at whether it listens or not: endpoints.
+static URGENT: AtomicBool = AtomicBool::new(false);
+/// It has more for it than that: deliveries to try again, the extension itself.
 static RECHECK: AtomicBool = AtomicBool::new(false);
 /// The callback is registered. Once per backend: pg_net's pile of one callback per transaction made sessions slow.
 static REGISTERED: AtomicBool = AtomicBool::new(false);
@@ -64,7 +74,7 @@ pub fn preloaded() -> bool {
     PRELOADED.load(Ordering::Relaxed)
 }
 
-/// Sets the worker's latch when, and only if, the current transaction commits.
+/// Tells the worker when, and only if, the current transaction commits that there are events.
 #[inline]
 pub fn at_commit() {
     if MARKED.load(Ordering::Relaxed) {
@@ -77,17 +87,43 @@ pub fn at_commit() {
     MARKED.store(true, Ordering::Relaxed);
 }
 
-/// As [`at_commit`], and the worker looks at everything it otherwise looks at every `poll_interval`.
-pub fn recheck_at_commit() {
+/// As [`at_commit`], and wakes the worker even if it does not listen.
+pub fn wake_at_commit() {
     at_commit();
+    URGENT.store(true, Ordering::Relaxed);
+}
+
+/// As [`wake_at_commit`], and the worker looks at everything it otherwise looks at every `poll_interval`.
+pub fn recheck_at_commit() {
+    wake_at_commit();
     RECHECK.store(true, Ordering::Relaxed);
 }
 
 /// Whether anybody asked the worker of this database to look at everything since the last question.
 pub fn take_recheck() -> bool {
+    own_slot().is_some_and(|slot| slot.recheck.swap(false, Ordering::AcqRel))
+}
+
+/// Whether events were committed since the last question. To be asked before the snapshot that looks for them is taken.
+pub fn take_news() -> bool {
+    own_slot().is_some_and(|slot| slot.news.load(Ordering::SeqCst) && slot.news.swap(false, Ordering::SeqCst))
+}
+
+/// Says whether commits with events shall set the latch. True: there are some that nobody will announce any more.
+pub fn listen(wanted: bool) -> bool {
+    own_slot().is_some_and(|slot| {
+        if slot.listening.load(Ordering::Relaxed) != wanted {
+            slot.listening.store(wanted, Ordering::SeqCst);
+        }
+        wanted && slot.news.load(Ordering::SeqCst)
+    })
+}
+
+/// The slot of this process's database.
+fn own_slot() -> Option<&'static Slot> {
     // SAFETY: a plain global, set before any transaction starts.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
-    slot_of(database).is_some_and(|slot| slot.recheck.swap(false, Ordering::AcqRel))
+    slot_of(database)
 }
 
 /// Runs at the end of every transaction of this backend. An error here would take down the cluster, so it does
@@ -98,28 +134,35 @@ unsafe extern "C-unwind" fn on_transaction_end(event: pg_sys::XactEvent::Type, _
     match event {
         XACT_EVENT_COMMIT => {
             let recheck = RECHECK.swap(false, Ordering::Relaxed);
+            let urgent = URGENT.swap(false, Ordering::Relaxed);
             if MARKED.swap(false, Ordering::Relaxed) {
-                wake_now(recheck);
+                tell(urgent, recheck);
             }
         }
         XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
             MARKED.store(false, Ordering::Relaxed);
+            URGENT.store(false, Ordering::Relaxed);
             RECHECK.store(false, Ordering::Relaxed);
         }
         _ => {}
     }
 }
 
-/// Sets the latch of the worker that serves this backend's database, if there is one.
-fn wake_now(recheck: bool) {
+/// Tells the worker that serves this backend's database, if there is one.
+fn tell(urgent: bool, recheck: bool) {
     if !preloaded() {
         return;
     }
-    // SAFETY: a plain global, set before any transaction starts.
-    let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
-    if let Some(slot) = slot_of(database) {
+    if let Some(slot) = own_slot() {
         if recheck {
             slot.recheck.store(true, Ordering::Release);
+        }
+        // Read first: eight sessions that write the same line of memory at every commit slow each other down.
+        if !slot.news.load(Ordering::SeqCst) {
+            slot.news.store(true, Ordering::SeqCst);
+        }
+        if !urgent && !slot.listening.load(Ordering::SeqCst) {
+            return;
         }
         let latch = slot.latch.load(Ordering::Acquire) as *mut pg_sys::Latch;
         if !latch.is_null() {
@@ -156,6 +199,7 @@ pub fn announce_worker() -> bool {
         return false;
     };
     slot.pid.store(pid, Ordering::Release);
+    slot.listening.store(true, Ordering::SeqCst);
     slot.latch.store(latch, Ordering::Release);
     // SAFETY: a plain function and no argument.
     unsafe { pg_sys::before_shmem_exit(Some(withdraw_worker), pg_sys::Datum::from(0usize)) };

@@ -158,6 +158,7 @@ impl Worker {
         loop {
             pgrx::check_for_interrupts!();
             self.reload_if_asked();
+            by_latch |= wake::take_news();
             let now = Instant::now();
             let poll = wake::take_recheck() || now >= poll_at;
             if poll {
@@ -169,6 +170,8 @@ impl Worker {
             }
             let wait = self.turn(by_latch, poll).min(poll_at.saturating_duration_since(Instant::now()));
             let wait = report_activity(self.engine.as_ref().map(Engine::in_flight), wait);
+            let listens = self.engine.as_ref().is_some_and(Engine::wants_news);
+            let wait = if wake::listen(listens) { Duration::ZERO } else { wait };
             by_latch = self.waiter.wait(wait).by_latch;
         }
     }

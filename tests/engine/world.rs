@@ -222,7 +222,8 @@ impl World {
             let next_end = self.network.borrow().next_end().unwrap_or(Timestamp::MAX);
             let rung = {
                 let db = self.database.borrow();
-                db.woken || db.changed
+                let listens = self.engine.as_ref().is_some_and(Dispatcher::wants_news);
+                (db.woken && listens) || db.changed
             };
             let next = if rung { self.now } else { self.wake_at.min(self.poll_at).min(next_end) };
             if next > end {
