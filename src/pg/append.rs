@@ -5,7 +5,7 @@
 
 use pgrx::pg_sys;
 
-use super::capture::catalog::{attribute, attribute_name};
+use super::columns::{attribute, attribute_name};
 
 unsafe extern "C-unwind" {
     /// commands/sequence.h: `nextval` without its check of rights.

@@ -6,6 +6,7 @@ pub mod api;
 mod append;
 pub mod attach;
 pub mod capture;
+mod columns;
 mod deliveries;
 pub mod durability;
 pub mod guc;

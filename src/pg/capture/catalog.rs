@@ -7,6 +7,8 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use crate::pg::columns::{attribute, attribute_name};
+
 /// The oids of the private tables.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tables {
@@ -37,32 +39,6 @@ impl Tables {
             })
         }
     }
-}
-
-/// The description of a column.
-///
-/// # Safety
-/// `desc` is a tuple descriptor, `at` one of its columns counted from 0; the result lives as long as the descriptor.
-pub(in crate::pg) unsafe fn attribute<'a>(
-    desc: pg_sys::TupleDesc,
-    at: usize,
-) -> &'a pg_sys::FormData_pg_attribute {
-    #[cfg(not(feature = "pg18"))]
-    // SAFETY: the caller's promise; the array has `natts` elements.
-    unsafe {
-        &*(*desc).attrs.as_ptr().add(at)
-    }
-    #[cfg(feature = "pg18")]
-    // SAFETY: the caller's promise.
-    unsafe {
-        &*pg_sys::TupleDescAttr(desc, at as i32)
-    }
-}
-
-/// The name of a column, in the server's encoding.
-pub(in crate::pg) fn attribute_name(attribute: &pg_sys::FormData_pg_attribute) -> &[u8] {
-    // SAFETY: a NameData always ends with a zero byte.
-    unsafe { CStr::from_ptr(attribute.attname.data.as_ptr()) }.to_bytes()
 }
 
 /// One row of a private table, its columns found by name so that an older or newer schema does no harm.

@@ -11,7 +11,7 @@
 mod backend;
 mod buffer;
 mod cache;
-pub(in crate::pg) mod catalog;
+mod catalog;
 mod pinned;
 mod plan;
 mod row;

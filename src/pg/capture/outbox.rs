@@ -114,10 +114,9 @@ fn fill(rows: &mut Rows<{ COLUMNS.len() }>, xid: u64, events: &Events) {
                 datum
             }
         };
-        // SAFETY: the buffer holds a varlena at each of these places.
-        let stored = |text: Option<usize>| {
-            text.map(|at| pg_sys::Datum::from(unsafe { events.bytes.as_ptr().add(at) }))
-        };
+        // The buffer holds a varlena at each of these places.
+        let stored =
+            |text: Option<usize>| text.map(|at| pg_sys::Datum::from(events.bytes.as_ptr().wrapping_add(at)));
         let row = [
             Some(pg_sys::Datum::from(xid)),
             event.seq.map(pg_sys::Datum::from),

@@ -10,6 +10,7 @@ use super::catalog::{self, Tables};
 use super::value::Writer;
 use crate::event::{Operation, Pattern};
 use crate::json;
+use crate::pg::columns::{attribute, attribute_name};
 
 /// The operations that row triggers report, and the order of [`Plan::events`].
 pub(super) const OPERATIONS: [Operation; 3] = [Operation::Created, Operation::Updated, Operation::Deleted];
@@ -164,7 +165,7 @@ impl Column {
     /// `at` is a column of `desc`; `context` lives longer than the column.
     unsafe fn new(desc: pg_sys::TupleDesc, at: usize, context: pg_sys::MemoryContext) -> Option<Self> {
         // SAFETY: the caller's promise.
-        let attribute = unsafe { catalog::attribute(desc, at) };
+        let attribute = unsafe { attribute(desc, at) };
         if attribute.attisdropped {
             return None;
         }
@@ -174,7 +175,7 @@ impl Column {
             return None;
         }
         let mut label = Vec::new();
-        json::push_string(&mut label, catalog::attribute_name(attribute));
+        json::push_string(&mut label, attribute_name(attribute));
         label.push(b':');
         Some(Self {
             at,
@@ -195,8 +196,8 @@ unsafe fn position(desc: pg_sys::TupleDesc, name: &[u8]) -> Option<usize> {
     // SAFETY: `at` stays below `natts`.
     unsafe {
         (0..(*desc).natts as usize).find(|at| {
-            let attribute = catalog::attribute(desc, *at);
-            !attribute.attisdropped && catalog::attribute_name(attribute) == name
+            let attribute = attribute(desc, *at);
+            !attribute.attisdropped && attribute_name(attribute) == name
         })
     }
 }
