@@ -42,15 +42,21 @@ SELECT d.id, d.id, d.endpoint_id, d.event_id, d.attempts, d.started_at, d.durati
  WHERE d.state OPERATOR(pg_catalog.=) 'delivered'
    AND d.started_at IS NOT NULL;  -- null: not logged
 
--- An attachment is enabled when its trigger is there and fires in ordinary sessions.
+-- An attachment is enabled when its triggers are there and fire in ordinary sessions. One serves all row operations unless
+-- there is a condition; TRUNCATE has its own (src/pg/triggers.rs).
 CREATE VIEW webhook.attachments AS
-SELECT a.id, a.table_name, t.oid IS NOT NULL AS enabled, a.resource, a.actions, a.key, a.columns, a.exclude, a.watch,
-       a.condition, a.expand, a.as_action, a.always
-  FROM webhook.attachment AS a
-  LEFT JOIN pg_catalog.pg_trigger AS t
-    ON t.tgrelid OPERATOR(pg_catalog.=) a.table_name
-   AND t.tgname OPERATOR(pg_catalog.=) pg_catalog.concat('webhook_pg_', a.id)
-   AND t.tgenabled IN ('O', 'A');
+SELECT a.id, a.table_name,
+       NOT EXISTS (
+           SELECT FROM pg_catalog.unnest(a.actions) AS w (action)
+            WHERE NOT EXISTS (
+                SELECT FROM pg_catalog.pg_trigger AS t
+                 WHERE t.tgrelid OPERATOR(pg_catalog.=) a.table_name
+                   AND t.tgname OPERATOR(pg_catalog.=) pg_catalog.concat('webhook_pg_', a.id,
+                       CASE WHEN w.action OPERATOR(pg_catalog.=) 'truncated' OR a.condition IS NOT NULL
+                            THEN pg_catalog.concat('_', w.action) END)
+                   AND t.tgenabled IN ('O', 'A'))) AS enabled,
+       a.resource, a.actions, a.key, a.columns, a.exclude, a.watch, a.condition, a.expand, a.as_action, a.always
+  FROM webhook.attachment AS a;
 
 -- ---- Status --------------------------------------------------------------------------------------------------------
 

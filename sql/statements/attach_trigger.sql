@@ -1,1 +1,1 @@
-CREATE OR REPLACE TRIGGER {trigger} AFTER {events} ON {table} FOR EACH ROW EXECUTE FUNCTION webhook.capture()
+CREATE OR REPLACE TRIGGER {trigger} AFTER {events} ON {table} FOR EACH {level} {when} EXECUTE FUNCTION webhook.capture()

@@ -1,7 +1,8 @@
 -- An attachment is known by (table, resource, as_action): the same again changes it.
-INSERT INTO webhook.attachment AS a (table_name, resource, as_action, actions, key, columns, exclude, watch, always)
-VALUES ($1::pg_catalog.regclass, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO webhook.attachment AS a
+       (table_name, resource, as_action, actions, key, columns, exclude, watch, condition, always)
+VALUES ($1::pg_catalog.regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (table_name, resource, (coalesce(as_action, ''))) DO UPDATE
    SET actions = excluded.actions, key = excluded.key, columns = excluded.columns, exclude = excluded.exclude,
-       watch = excluded.watch, always = excluded.always
+       watch = excluded.watch, condition = excluded.condition, always = excluded.always
 RETURNING a.id

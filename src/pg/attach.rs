@@ -10,14 +10,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Spi};
 
+use super::triggers::{self, Triggers};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Operation, Pattern};
 
 const UPSERT: &str = include_str!("../../sql/statements/attachment_upsert.sql");
 const DELETE: &str = include_str!("../../sql/statements/attachment_delete.sql");
-const CREATE_TRIGGER: &str = include_str!("../../sql/statements/attach_trigger.sql");
-const ENABLE_ALWAYS: &str = include_str!("../../sql/statements/attach_trigger_always.sql");
-const DROP_TRIGGER: &str = include_str!("../../sql/statements/detach_trigger.sql");
 
 type Names = Option<Vec<Option<String>>>;
 
@@ -42,12 +40,8 @@ fn webhook_attach(
     always: Option<bool>,
 ) -> std::result::Result<i64, ErrorReport> {
     let expands = expand.is_some_and(|JsonB(value)| value.as_object().is_none_or(|map| !map.is_empty()));
-    for (given, name) in
-        [(condition.is_some(), "condition"), (expands, "expand"), (as_action.is_some(), "as_action")]
-    {
-        if given {
-            return Err(Error::new(Kind::NotSupported, format!("{name} is not supported yet")).into());
-        }
+    if expands {
+        return Err(Error::new(Kind::NotSupported, "expand is not supported yet").into());
     }
     let actions = parse_actions(names("actions", actions)?)?;
     let table = Table::find(table_name)?;
@@ -55,6 +49,10 @@ fn webhook_attach(
     table.check_trigger_right()?;
     let resource = resource.unwrap_or_else(|| table.name.clone());
     check_resource(&resource)?;
+    check_as_action(as_action.as_deref())?;
+    if let Some(condition) = &condition {
+        triggers::check_condition(condition)?;
+    }
     let columns = match names("columns", columns)? {
         Some(list) if list.is_empty() => return Err(Error::invalid("columns is empty").into()),
         list => list,
@@ -84,7 +82,7 @@ fn webhook_attach(
     let words: Vec<&str> = actions.iter().map(|action| action.as_str()).collect();
     let id = as_owner(|| {
         Spi::connect_mut(|client| {
-            let arguments: [DatumWithOid; 9] = [
+            let arguments: [DatumWithOid; 10] = [
                 table.oid.into(),
                 resource.as_str().into(),
                 as_action.as_deref().into(),
@@ -93,6 +91,7 @@ fn webhook_attach(
                 columns.into(),
                 exclude.into(),
                 watch.into(),
+                condition.as_deref().into(),
                 always.into(),
             ];
             client.update(UPSERT, Some(1), &arguments)?.first().get_one::<i64>()
@@ -101,17 +100,15 @@ fn webhook_attach(
     .map_err(spi)?
     .ok_or_else(|| Error::new(Kind::WrongState, "the attachment was not stored"))?;
 
-    let events: Vec<&str> = actions.iter().map(|action| event_word(*action)).collect();
-    let fill = |statement: &str| {
-        statement
-            .replace("{trigger}", &trigger_name(id))
-            .replace("{events}", &events.join(" OR "))
-            .replace("{table}", &table.qualified)
-    };
-    Spi::run(&fill(CREATE_TRIGGER)).map_err(spi)?;
-    if always {
-        Spi::run(&fill(ENABLE_ALWAYS)).map_err(spi)?;
-    }
+    let condition = condition.as_deref();
+    triggers::create(&Triggers {
+        id,
+        table: table.oid,
+        qualified: &table.qualified,
+        actions: &actions,
+        condition,
+        always,
+    })?;
     Ok(id)
 }
 
@@ -139,29 +136,13 @@ fn webhook_detach(
     })
     .map_err(spi)?;
     for id in &ids {
-        let statement =
-            DROP_TRIGGER.replace("{trigger}", &trigger_name(*id)).replace("{table}", &table.qualified);
-        Spi::run(&statement).map_err(spi)?;
+        triggers::drop_all(*id, table.oid, &table.qualified)?;
     }
     Ok(i32::try_from(ids.len()).unwrap_or(i32::MAX))
 }
 
-/// How capture knows its attachment: see [`super::capture`].
-fn trigger_name(id: i64) -> String {
-    format!("webhook_pg_{id}")
-}
-
-fn event_word(action: Operation) -> &'static str {
-    match action {
-        Operation::Created => "INSERT",
-        Operation::Updated => "UPDATE",
-        Operation::Deleted => "DELETE",
-        Operation::Truncated => "TRUNCATE",
-    }
-}
-
 /// Our own statements fail only where PostgreSQL raised an error, which never comes back as a value.
-fn spi(error: pgrx::spi::Error) -> ErrorReport {
+pub(super) fn spi(error: pgrx::spi::Error) -> ErrorReport {
     Error::new(Kind::WrongState, format!("webhook_pg: {error}")).into()
 }
 
@@ -178,20 +159,19 @@ fn names(parameter: &str, list: Names) -> Result<Option<Vec<String>>> {
 fn parse_actions(words: Option<Vec<String>>) -> Result<Vec<Operation>> {
     let words = words.unwrap_or_default();
     if words.is_empty() {
-        return Err(Error::invalid("actions is empty").hint("Name some of created, updated and deleted."));
+        return Err(
+            Error::invalid("actions is empty").hint("Name some of created, updated, deleted and truncated.")
+        );
     }
     let mut actions = Vec::new();
     for word in words {
         match Operation::parse(&word) {
-            Some(Operation::Truncated) => {
-                return Err(Error::new(Kind::NotSupported, "the action truncated is not supported yet"));
-            }
             Some(action) if actions.contains(&action) => {}
             Some(action) => actions.push(action),
             None => {
                 return Err(Error::invalid("unknown action")
                     .detail(format!("The action is {word:?}."))
-                    .hint("A table's changes are created, updated and deleted."));
+                    .hint("A table's changes are created, updated, deleted and truncated."));
             }
         }
     }
@@ -209,6 +189,18 @@ fn check_resource(resource: &str) -> Result<()> {
             .hint("Give a resource without white space, control characters and asterisks."));
     }
     Ok(())
+}
+
+/// What the changes are called, if not by their operation: the part of the event type after its last dot.
+fn check_as_action(as_action: Option<&str>) -> Result<()> {
+    match as_action {
+        Some(action) if action.contains(['.', '*']) || Pattern::parse(&format!("x.{action}")).is_err() => {
+            Err(Error::invalid("as_action cannot be part of an event type")
+                .detail(format!("The action is {action:?}."))
+                .hint("Give a word without dots, white space, control characters and asterisks."))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A table as the caller named it.

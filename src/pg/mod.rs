@@ -17,6 +17,7 @@ pub mod statement;
 pub mod store;
 pub mod thread;
 pub mod transaction;
+mod triggers;
 pub mod wait;
 pub mod wake;
 pub mod worker;

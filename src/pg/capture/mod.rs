@@ -65,6 +65,8 @@ pub unsafe extern "C-unwind" fn webhook_pg_capture(fcinfo: pg_sys::FunctionCallI
                 let update = trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
                 return pg_sys::Datum::from(if update { trigger.tg_newtuple } else { trigger.tg_trigtuple });
             }
+        } else if trigger.tg_event & TIMING == pg_sys::TRIGGER_EVENT_AFTER {
+            capture_truncate(trigger);
         }
         pg_sys::Datum::null()
     }
@@ -81,6 +83,27 @@ struct Scratch {
 static SCRATCH: Backend<Option<Scratch>> = Backend::new(None);
 /// Texts over this many bytes are not kept between calls.
 const KEPT_BYTES: usize = 1 << 20;
+
+/// The index of [`Operation::Truncated`](crate::event::Operation) in the plan's events.
+const TRUNCATED: usize = 3;
+
+/// Captures TRUNCATE: an event without key and row.
+///
+/// # Safety
+/// The data of an AFTER STATEMENT trigger.
+unsafe fn capture_truncate(trigger: &pg_sys::TriggerData) {
+    if trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK != pg_sys::TRIGGER_EVENT_TRUNCATE {
+        return;
+    }
+    // SAFETY: an endpoint may have been registered since this statement's locks.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    // SAFETY: from the executor.
+    let Some(plan) = (unsafe { cache::plan(trigger.tg_relation, &*trigger.tg_trigger) }) else { return };
+    if plan.events[TRUNCATED].is_some() && !guc::mute() {
+        buffer::push(plan, TRUNCATED, now(), &Texts::default());
+        wake::at_commit();
+    }
+}
 
 /// Captures one row.
 ///

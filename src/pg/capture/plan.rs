@@ -12,15 +12,16 @@ use crate::event::{Operation, Pattern};
 use crate::json;
 use crate::pg::columns::{attribute, attribute_name};
 
-/// The operations that row triggers report, and the order of [`Plan::events`].
-pub(super) const OPERATIONS: [Operation; 3] = [Operation::Created, Operation::Updated, Operation::Deleted];
+/// The operations, in the order of [`Plan::events`].
+pub(super) const OPERATIONS: [Operation; 4] =
+    [Operation::Created, Operation::Updated, Operation::Deleted, Operation::Truncated];
 
 /// What a trigger captures.
 pub(super) struct Plan {
     /// The table that the trigger stands on: of a partitioned table, the partition.
     pub(super) table: pg_sys::Oid,
     /// Event types by operation; none where the attachment leaves it out or no endpoint wants it.
-    pub(super) events: [Option<Vec<u8>>; 3],
+    pub(super) events: [Option<Vec<u8>>; 4],
     /// The columns that travel.
     pub(super) columns: Vec<Column>,
     /// The columns of the key.
@@ -68,9 +69,9 @@ impl Drop for Context {
     }
 }
 
-/// The id of the attachment that a trigger's name carries: `webhook_pg_<id>`.
+/// The id of the attachment that a trigger's name carries: `webhook_pg_<id>`, or `webhook_pg_<id>_<operation>`.
 fn attachment_id(name: &CStr) -> Option<i64> {
-    name.to_str().ok()?.strip_prefix("webhook_pg_")?.parse().ok()
+    name.to_str().ok()?.strip_prefix("webhook_pg_")?.split('_').next()?.parse().ok()
 }
 
 unsafe extern "C-unwind" {
@@ -108,7 +109,7 @@ impl Plan {
             unsafe { ((*relation).rd_id, (*relation).rd_att, CStr::from_ptr(trigger.tgname)) };
         let id = attachment_id(name)?;
 
-        let mut events = [None, None, None];
+        let mut events = [const { None }; 4];
         let mut lists = None;
         catalog::scan(tables.attachment, Some(id), |row| {
             if !row.oid("table_name").is_some_and(|attached| belongs(table, trigger, attached)) {

@@ -21,6 +21,31 @@ mod tests {
     }
 
     #[pg_test]
+    fn an_attachment_has_the_triggers_it_needs_and_no_others() {
+        let triggers = "SELECT coalesce(string_agg(regexp_replace(tgname, '\\d+', 'N'), ' ' ORDER BY tgname), '') FROM pg_trigger
+                         WHERE tgrelid = 't'::regclass AND NOT tgisinternal";
+        run("CREATE TABLE t (a int)");
+        for (parameters, names) in [
+            ("", "webhook_pg_N"),
+            (", actions => '{created,truncated}'", "webhook_pg_N webhook_pg_N_truncated"),
+            (", actions => '{truncated}'", "webhook_pg_N_truncated"),
+            (
+                ", actions => '{created,updated}', condition => 'NEW.a = 1'",
+                "webhook_pg_N_created webhook_pg_N_updated",
+            ),
+            ("", "webhook_pg_N"),
+        ] {
+            run(&format!("SELECT webhook_attach('t'{parameters})"));
+            assert_eq!(one::<String>(triggers), names, "{parameters}");
+            assert!(one::<bool>("SELECT bool_and(enabled) FROM webhook.attachments"), "{parameters}");
+        }
+        run("ALTER TABLE t DISABLE TRIGGER ALL");
+        assert!(one::<bool>("SELECT NOT bool_or(enabled) FROM webhook.attachments"));
+        run("SELECT webhook_detach('t')");
+        assert_eq!(one::<String>(triggers), "");
+    }
+
+    #[pg_test]
     fn detach_ends_what_it_names_and_answers_how_many() {
         contacts();
         run("SELECT webhook_attach('contact', 'person'), webhook_attach('contact', 'human')");
@@ -54,10 +79,14 @@ mod tests {
             ("'t', '*'", "22023"),
             ("'t', actions => '{}'", "22023"),
             ("'t', actions => '{exploded}'", "22023"),
-            ("'t', actions => '{truncated}'", "0A000"),
-            ("'t', condition => 'true'", "0A000"),
+            ("'t', condition => ''", "22023"),
+            ("'t', condition => 'NEW.a >'", "42601"),
+            ("'t', condition => 'true) EXECUTE FUNCTION webhook.capture(); DROP TABLE t; --'", "42601"),
+            ("'t', condition => 'NEW.b', actions => '{created}'", "42703"),
+            ("'t', condition => 'OLD.a = 1'", "42P17"),
+            ("'t', as_action => 'lists.changed'", "22023"),
+            ("'t', as_action => '*'", "22023"),
             ("'t', expand => '{\"a\": \"b\"}'", "0A000"),
-            ("'t', as_action => 'changed'", "0A000"),
             ("'pg_class'", "42809"),
             ("'webhook.outbox'", "42809"),
             ("'v'", "42809"),

@@ -250,6 +250,73 @@ mod tests {
     }
 
     #[pg_test]
+    fn a_condition_over_old_and_new_chooses_the_changes() {
+        register("all", "");
+        run("CREATE TABLE t (id int PRIMARY KEY, status text);
+             SELECT webhook_attach('t', actions => '{updated}',
+                 condition => $$NEW.status = 'done' AND OLD.status IS DISTINCT FROM 'done' -- became$$);
+             INSERT INTO t VALUES (1, 'new'), (2, NULL), (3, 'done');
+             UPDATE t SET status = 'done';
+             UPDATE t SET status = 'open' WHERE id = 1");
+        assert_eq!(
+            events(),
+            [
+                r#"t.updated {"id":1} {"id":1,"status":"done"} {"status":"new"}"#,
+                r#"t.updated {"id":2} {"id":2,"status":"done"} {"status":null}"#,
+            ]
+        );
+    }
+
+    #[pg_test]
+    fn one_table_raises_different_actions_by_condition() {
+        register("all", "");
+        run("CREATE TABLE campaign_event (id int PRIMARY KEY, kind text);
+             SELECT webhook_attach('campaign_event', 'campaign', '{created}', as_action => 'opened', condition => $$NEW.kind = 'open'$$),
+                    webhook_attach('campaign_event', 'campaign', '{created}', as_action => 'clicked', condition => $$NEW.kind = 'click'$$);
+             INSERT INTO campaign_event VALUES (1, 'click'), (2, 'bounce'), (3, 'open')");
+        assert_eq!(types(), "campaign.clicked campaign.opened");
+    }
+
+    #[pg_test]
+    fn every_change_of_a_link_table_is_one_action_of_the_parent() {
+        register("all", "");
+        run("CREATE TABLE list_member (contact_id int, list_id int, PRIMARY KEY (contact_id, list_id));
+             SELECT webhook_attach('list_member', resource => 'contact', key => '{contact_id}', as_action => 'lists_changed');
+             INSERT INTO list_member VALUES (1, 7);
+             UPDATE list_member SET list_id = 8;
+             DELETE FROM list_member");
+        assert_eq!(
+            events(),
+            [
+                r#"contact.lists_changed {"contact_id":1} {"contact_id":1,"list_id":7}"#,
+                r#"contact.lists_changed {"contact_id":1} {"contact_id":1,"list_id":8} {"list_id":7}"#,
+                r#"contact.lists_changed {"contact_id":1} {"contact_id":1,"list_id":8}"#,
+            ]
+        );
+        assert_eq!(
+            one::<String>("SELECT string_agg(operation, ' ' ORDER BY seq) FROM webhook.outbox"),
+            "created updated deleted"
+        );
+    }
+
+    #[pg_test]
+    fn truncate_is_an_event_where_it_is_attached() {
+        contacts();
+        run("CREATE TABLE t (id int PRIMARY KEY); SELECT webhook_attach('t', actions => '{created,truncated}');
+             INSERT INTO t VALUES (1); INSERT INTO contact VALUES (1);
+             TRUNCATE t, contact");
+        assert_eq!(
+            events(),
+            [
+                r#"t.created {"id":1} {"id":1}"#,
+                r#"contact.created {"id":1} {"id":1,"name":null,"age":null}"#,
+                "t.truncated"
+            ]
+        );
+        assert!(one::<bool>("SELECT bool_and(NOT truncated) FROM webhook.outbox"));
+    }
+
+    #[pg_test]
     fn a_hand_made_trigger_captures_nothing() {
         contacts();
         let id: i64 = one("SELECT id FROM webhook.attachment");

@@ -1,0 +1,146 @@
+//! The triggers of an attachment, created and dropped as the caller.
+//!
+//! One serves all row operations, `webhook_pg_<id>`. A condition is the trigger's WHEN clause, in which INSERT has no OLD and DELETE
+//! no NEW; so with a condition each row operation has a trigger of its own, `webhook_pg_<id>_<operation>`, and PostgreSQL says
+//! which of them the condition does not fit. TRUNCATE has a statement trigger, `webhook_pg_<id>_truncated`.
+
+use std::ffi::CString;
+
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::prelude::*;
+
+use super::attach::spi;
+use crate::error::{Error, Result};
+use crate::event::Operation;
+
+const CREATE: &str = include_str!("../../sql/statements/attach_trigger.sql");
+const ENABLE_ALWAYS: &str = include_str!("../../sql/statements/attach_trigger_always.sql");
+const DROP: &str = include_str!("../../sql/statements/detach_trigger.sql");
+const EXISTING: &str = include_str!("../../sql/statements/attachment_triggers.sql");
+
+/// What an attachment needs.
+pub(super) struct Triggers<'a> {
+    pub(super) id: i64,
+    pub(super) table: pg_sys::Oid,
+    /// The table's name with its schema, quoted.
+    pub(super) qualified: &'a str,
+    pub(super) actions: &'a [Operation],
+    /// Checked by [`check_condition`].
+    pub(super) condition: Option<&'a str>,
+    pub(super) always: bool,
+}
+
+/// Creates the triggers, and drops those that an earlier form of the attachment had.
+pub(super) fn create(wanted: &Triggers<'_>) -> std::result::Result<(), ErrorReport> {
+    let mut names = Vec::new();
+    for (name, events, level) in wanted.list() {
+        let when = wanted.condition.filter(|_| level == "ROW");
+        let fill = |statement: &str| {
+            statement
+                .replace("{trigger}", &name)
+                .replace("{events}", &events)
+                .replace("{table}", wanted.qualified)
+                .replace("{level}", level)
+                // Last, so that nothing in it is taken for a place of ours. Its own line: it may end with a comment.
+                .replace("{when}", &when.map(|condition| format!("WHEN ({condition}\n)")).unwrap_or_default())
+        };
+        explaining(when, || Spi::run(&fill(CREATE))).map_err(spi)?;
+        if wanted.always {
+            Spi::run(&fill(ENABLE_ALWAYS)).map_err(spi)?;
+        }
+        names.push(name);
+    }
+    let old = existing(wanted.id, wanted.table).map_err(spi)?;
+    for name in old.iter().filter(|name| !names.contains(name)) {
+        drop_one(name, wanted.qualified)?;
+    }
+    Ok(())
+}
+
+/// Drops all triggers of an attachment.
+pub(super) fn drop_all(id: i64, table: pg_sys::Oid, qualified: &str) -> std::result::Result<(), ErrorReport> {
+    existing(id, table).map_err(spi)?.iter().try_for_each(|name| drop_one(name, qualified))
+}
+
+fn drop_one(name: &str, qualified: &str) -> std::result::Result<(), ErrorReport> {
+    Spi::run(&DROP.replace("{trigger}", name).replace("{table}", qualified)).map_err(spi)
+}
+
+fn existing(id: i64, table: pg_sys::Oid) -> spi::Result<Vec<String>> {
+    Spi::connect(|client| {
+        client
+            .select(EXISTING, None, &[table.into(), base_name(id).into()])?
+            .filter_map(|row| row.get::<String>(1).transpose())
+            .collect()
+    })
+}
+
+/// How capture knows its attachment: see [`super::capture`].
+fn base_name(id: i64) -> String {
+    format!("webhook_pg_{id}")
+}
+
+impl Triggers<'_> {
+    /// Name, events and level of each.
+    fn list(&self) -> Vec<(String, String, &'static str)> {
+        let base = base_name(self.id);
+        let own = |operation: &Operation| format!("{base}_{}", operation.as_str());
+        let (truncate, row): (Vec<Operation>, Vec<Operation>) =
+            self.actions.iter().partition(|operation| **operation == Operation::Truncated);
+        let mut list = Vec::new();
+        if self.condition.is_some() {
+            list.extend(row.iter().map(|operation| (own(operation), word(*operation).to_owned(), "ROW")));
+        } else if !row.is_empty() {
+            let words: Vec<&str> = row.iter().map(|operation| word(*operation)).collect();
+            list.push((base.clone(), words.join(" OR "), "ROW"));
+        }
+        list.extend(
+            truncate.iter().map(|operation| (own(operation), word(*operation).to_owned(), "STATEMENT")),
+        );
+        list
+    }
+}
+
+fn word(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Created => "INSERT",
+        Operation::Updated => "UPDATE",
+        Operation::Deleted => "DELETE",
+        Operation::Truncated => "TRUNCATE",
+    }
+}
+
+/// Refuses what is no expression. A text that PostgreSQL's parser takes for one has balanced parentheses, quotes and
+/// comments and no semicolon, so it cannot leave the WHEN clause that it is put into.
+pub(super) fn check_condition(condition: &str) -> Result<()> {
+    let text = CString::new(condition).map_err(|_| Error::invalid("condition contains a zero byte"))?;
+    if condition.trim().is_empty() {
+        return Err(Error::invalid("condition is empty").hint("Leave it out to capture every change."));
+    }
+    explaining(Some(condition), || {
+        // SAFETY: a NUL-terminated text; the boundary turns errors into unwinding.
+        unsafe { pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_PLPGSQL_EXPR) }
+    });
+    Ok(())
+}
+
+/// Runs `act`; an error of PostgreSQL's gets the condition as DETAIL, and advice.
+fn explaining<T>(condition: Option<&str>, act: impl FnOnce() -> T) -> T {
+    let Some(condition) = condition else { return act() };
+    let detail: String = format!("The condition is {condition:?}.");
+    PgTryBuilder::new(std::panic::AssertUnwindSafe(act))
+        .catch_others(move |error| {
+            let (CaughtError::PostgresError(report)
+            | CaughtError::ErrorReport(report)
+            | CaughtError::RustPanic { ereport: report, .. }) = &error;
+            let known = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "webhook_pg")
+                .set_detail(detail.clone())
+                .set_hint(
+                    "Write an expression over OLD and NEW, such as NEW.status IS DISTINCT FROM OLD.status. An insert has no \
+                     OLD and a delete no NEW: name the actions that the condition fits.",
+                );
+            known.report(PgLogLevel::ERROR);
+            error.rethrow()
+        })
+        .execute()
+}
