@@ -126,6 +126,12 @@ BEGIN
         DETAIL = format('The name is "%s".', name), HINT = 'Choose another name, or use webhook_update.';
 END $$;
 
+-- Until this transaction ends, whoever commits takes it that somebody listens to everything (src/pg/capture/late.rs). To be
+-- called before the snapshot at which an endpoint starts is taken.
+CREATE FUNCTION webhook.announce_listener() RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    LOCK TABLE webhook.installation IN EXCLUSIVE MODE
+$$;
+
 -- Writes what webhook.checked_config answered for a new endpoint. Without a name it takes the URL's host, and a number
 -- when that is taken: example.com, example.com-2.
 CREATE FUNCTION webhook.insert_endpoint(config jsonb) RETURNS bigint LANGUAGE plpgsql VOLATILE
@@ -136,6 +142,7 @@ DECLARE
     attempt int := 1;
     new_id bigint;
 BEGIN
+    PERFORM webhook.announce_listener();
     LOOP
         INSERT INTO webhook.endpoint (owner, name, state, url, events, method, format, encoding, signature, ordering,
             header_names, basic_auth_username, max_attempts, max_in_flight, attempt_interval, retry_schedule, timeout)
@@ -226,6 +233,7 @@ BEGIN
     IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.name = checked ->> 'name' AND e.id <> endpoint) THEN
         PERFORM webhook.refuse_name(checked ->> 'name');
     END IF;
+    PERFORM webhook.announce_listener();
     UPDATE webhook.endpoint AS e
        SET modified_at = clock_timestamp(), name = c.name, url = c.url, events = c.events, method = c.method,
            format = c.format, encoding = c.encoding, signature = c.signature, ordering = c.ordering,

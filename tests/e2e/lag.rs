@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::receiver::Receiver;
-use crate::scene::{Scene, register};
+use crate::scene::{Scene, create_table, register};
 use crate::wait::{millis, secs};
 use crate::wire::Reply;
 
@@ -114,4 +114,56 @@ fn a_new_endpoint_gets_exactly_the_events_of_transactions_not_committed_at_its_r
     rows.sort_unstable();
     assert_eq!(rows, [2, 4, 5]);
     newcomer.assert_all_signed();
+}
+
+#[test]
+fn a_transaction_that_wrote_before_anybody_listened_is_delivered_if_it_commits_afterwards() {
+    let cluster = Cluster::shared();
+    let mut client = cluster.connect();
+    create_table(&mut client, "lag_first");
+    client.batch_execute("INSERT INTO public.lag_first VALUES (1, 'before'), (2, 'before')").unwrap();
+    let mut open = cluster.connect();
+    open.batch_execute(
+        "BEGIN;
+         INSERT INTO public.lag_first VALUES (3, 'open');
+         UPDATE public.lag_first SET note = 'changed' WHERE id IN (1, 3);
+         SAVEPOINT s; INSERT INTO public.lag_first VALUES (4, 'undone'); ROLLBACK TO s;
+         SAVEPOINT t; DELETE FROM public.lag_first WHERE id = 2; RELEASE t",
+    )
+    .unwrap();
+    let receiver = Receiver::start(|_, _| Reply::ok());
+    let mut registrar = cluster.connect();
+    registrar.batch_execute("BEGIN").unwrap();
+    let (endpoint, secret) =
+        register(&mut registrar, "lag_first", &receiver.url(), "lag_first.*", ", max_in_flight => 1");
+    receiver.trust(&secret);
+    // It commits while nobody can know whether the registration will.
+    let mut racer = cluster.connect();
+    racer.batch_execute("INSERT INTO public.lag_first VALUES (5, 'race')").unwrap();
+    registrar.batch_execute("COMMIT").unwrap();
+    open.batch_execute("UPDATE public.lag_first SET note = 'again' WHERE id = 3; COMMIT").unwrap();
+    receiver.wait_for_answers(6, secs(10));
+    let mut scene = Scene { cluster, name: "lag_first".to_owned(), client, receiver, endpoint };
+    scene.fence(6);
+    let events: Vec<String> = scene
+        .receiver
+        .requests()
+        .iter()
+        .map(|request| {
+            let body = request.json();
+            format!("{} {} {}", body["type"].as_str().unwrap(), body["data"]["id"], body["data"]["note"])
+        })
+        .collect();
+    assert_eq!(
+        events,
+        [
+            r#"lag_first.created 5 "race""#,
+            r#"lag_first.created 3 "open""#,
+            r#"lag_first.updated 1 "changed""#,
+            r#"lag_first.updated 3 "changed""#,
+            r#"lag_first.deleted 2 "before""#,
+            r#"lag_first.updated 3 "again""#,
+            r#"lag_first.created 6 "note""#,
+        ]
+    );
 }

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use pgrx::prelude::*;
 
 use super::backend::Backend;
+use super::catalog::Tables;
 use super::plan::Plan;
-use super::{cache, outbox};
+use super::{cache, late, outbox};
 
 /// Events and bytes of the current subtransaction at which they go to the outbox.
 const MAX_EVENTS: usize = 1000;
@@ -24,7 +25,9 @@ pub(super) type Text = Option<usize>;
 /// An event without its place in the outbox, its id and what the session attaches.
 pub(super) struct Pending {
     subtransaction: pg_sys::SubTransactionId,
-    /// Its number, if it already has one: see [`flush`].
+    /// Its place among all changes of this backend.
+    order: u64,
+    /// Its number, if it already has one: see [`number`].
     pub(super) seq: Option<i64>,
     pub(super) plan: Rc<Plan>,
     /// Index into [`OPERATIONS`](super::plan::OPERATIONS).
@@ -50,12 +53,19 @@ pub(super) struct Events {
 static EVENTS: Backend<Events> = Backend::new(Events { pending: Vec::new(), bytes: Vec::new() });
 /// Events captured by this backend, ever: tells whether something happened in between.
 static CAPTURED: AtomicU64 = AtomicU64::new(0);
+/// Changes noted or captured by this backend, ever.
+static ORDER: AtomicU64 = AtomicU64::new(0);
 /// The callbacks are registered. Once per backend.
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
 /// How many events this backend captured so far.
 pub(super) fn captured() -> u64 {
     CAPTURED.load(Ordering::Relaxed)
+}
+
+/// The place of the next change among all changes of this backend.
+pub(super) fn next_order() -> u64 {
+    ORDER.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The texts of one event while it is written.
@@ -87,8 +97,8 @@ impl Texts {
     }
 }
 
-/// Adds an event of the current subtransaction.
-pub(super) fn push(plan: Rc<Plan>, operation: usize, occurred_at: i64, texts: &Texts) {
+/// Has the ends of transactions and subtransactions told to this module and to `late`.
+pub(super) fn follow_transactions() {
     if !REGISTERED.swap(true, Ordering::Relaxed) {
         // SAFETY: the callbacks are plain functions that live as long as the process.
         unsafe {
@@ -96,6 +106,11 @@ pub(super) fn push(plan: Rc<Plan>, operation: usize, occurred_at: i64, texts: &T
             pg_sys::RegisterSubXactCallback(Some(on_subtransaction), std::ptr::null_mut());
         }
     }
+}
+
+/// Adds an event of the current subtransaction. `seq`: its number, if it has one.
+pub(super) fn push(plan: Rc<Plan>, operation: usize, occurred_at: i64, seq: Option<i64>, texts: &Texts) {
+    follow_transactions();
     // SAFETY: inside a transaction.
     let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     let full = EVENTS.with(|events| {
@@ -105,7 +120,8 @@ pub(super) fn push(plan: Rc<Plan>, operation: usize, occurred_at: i64, texts: &T
         let moved = |text: Text| text.map(|at| at + start);
         events.pending.push(Pending {
             subtransaction,
-            seq: None,
+            order: next_order(),
+            seq,
             plan,
             operation,
             occurred_at,
@@ -167,7 +183,7 @@ impl Events {
 /// Puts the events of the current subtransaction into the outbox.
 ///
 /// Events of outer subtransactions stay, but get their numbers now, so that the order in the outbox is the order of
-/// capture. All numbers are taken after the transaction's id, and after the row locks.
+/// capture.
 pub(super) fn flush() {
     if EVENTS.with(|events| events.pending.is_empty()) {
         return;
@@ -180,12 +196,8 @@ pub(super) fn flush() {
     // SAFETY: inside a transaction that may write.
     let (xid, subtransaction) =
         unsafe { (pg_sys::GetTopFullTransactionId().value, pg_sys::GetCurrentSubTransactionId()) };
-    let unnumbered = EVENTS.with(|events| events.pending.iter().filter(|p| p.seq.is_none()).count());
-    let mut numbers = outbox::numbers(&tables, unnumbered).into_iter();
+    number(&tables);
     let mut events = EVENTS.with(|events| {
-        for event in events.pending.iter_mut().filter(|p| p.seq.is_none()) {
-            event.seq = numbers.next();
-        }
         let from = events.tail(subtransaction);
         events.split(from)
     });
@@ -204,16 +216,47 @@ pub(super) fn flush() {
     }
 }
 
+/// Gives a number to every event, and to every note, that has none, in the order of capture. All numbers are taken after the
+/// transaction's id, and after the row locks.
+pub(super) fn number(tables: &Tables) {
+    // SAFETY: inside a transaction that may write.
+    unsafe { pg_sys::GetTopFullTransactionId() };
+    let events = EVENTS.with(|events| events.pending.iter().filter(|p| p.seq.is_none()).count());
+    let mut numbers = outbox::numbers(tables, events + late::unnumbered()).into_iter();
+    EVENTS.with(|events| {
+        let mut next = |seq: &mut Option<i64>| *seq = numbers.next();
+        let mut pending = events.pending.iter_mut().filter(|p| p.seq.is_none());
+        let mut waiting = pending.next();
+        late::number(|order, seq| {
+            while let Some(event) = waiting.take_if(|event| event.order < order) {
+                next(&mut event.seq);
+                waiting = pending.next();
+            }
+            next(seq);
+        });
+        waiting.into_iter().chain(pending).for_each(|event| next(&mut event.seq));
+    });
+}
+
 /// The last chance to insert is before the commit (deferred triggers, logical apply); after it, nothing may be left.
 #[pg_guard]
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     use pg_sys::XactEvent::{XACT_EVENT_PARALLEL_PRE_COMMIT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE};
     match event {
-        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => flush(),
+        XACT_EVENT_PRE_COMMIT => {
+            late::settle(false);
+            flush();
+        }
+        // Nobody can tell who will listen when it commits.
+        XACT_EVENT_PRE_PREPARE => {
+            late::settle(true);
+            flush();
+        }
         XACT_EVENT_PARALLEL_PRE_COMMIT => {}
         _ => {
             // An error here would be fatal: forgetting touches nothing but our own memory.
             EVENTS.try_with(Events::clear);
+            late::forget();
         }
     }
 }
@@ -225,6 +268,11 @@ unsafe extern "C-unwind" fn on_subtransaction(
     parent: pg_sys::SubTransactionId,
     _arg: *mut std::ffi::c_void,
 ) {
+    match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => late::rolled_back(own),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => late::released(own, parent),
+        _ => {}
+    }
     EVENTS.try_with(|events| match event {
         pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
             let from = events.tail(own);

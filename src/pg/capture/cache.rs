@@ -39,6 +39,11 @@ static MISSED: AtomicBool = AtomicBool::new(false);
 /// The callback is registered.
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 
+/// Counts what this backend was told of changed relations.
+pub(super) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
 /// The plan of a trigger, or `None` if it captures nothing.
 ///
 /// # Safety

@@ -14,6 +14,7 @@ use crate::pg::columns::{attribute, attribute_name};
 pub(super) struct Tables {
     pub(super) attachment: pg_sys::Oid,
     pub(super) endpoint: pg_sys::Oid,
+    pub(super) installation: pg_sys::Oid,
     pub(super) outbox: pg_sys::Oid,
     pub(super) outbox_seq: pg_sys::Oid,
 }
@@ -34,6 +35,7 @@ impl Tables {
             Some(Self {
                 attachment: table(c"attachment")?,
                 endpoint: table(c"endpoint")?,
+                installation: table(c"installation")?,
                 outbox: table(c"outbox")?,
                 outbox_seq: table(c"outbox_seq")?,
             })

@@ -12,6 +12,7 @@ mod backend;
 mod buffer;
 mod cache;
 mod catalog;
+mod late;
 mod pinned;
 mod plan;
 mod row;
@@ -99,8 +100,9 @@ unsafe fn capture_truncate(trigger: &pg_sys::TriggerData) {
     unsafe { pg_sys::AcceptInvalidationMessages() };
     // SAFETY: from the executor.
     let Some(plan) = (unsafe { cache::plan(trigger.tg_relation, &*trigger.tg_trigger) }) else { return };
-    if plan.events[TRUNCATED].is_some() && !guc::mute() {
-        buffer::push(plan, TRUNCATED, now(), &Texts::default());
+    // A transaction that truncated before anybody listened keeps that to itself: there is no row to come back to.
+    if plan.events[TRUNCATED].is_some() && plan.heard[TRUNCATED] && !guc::mute() {
+        buffer::push(plan, TRUNCATED, now(), None, &Texts::default());
         wake::at_commit();
     }
 }
@@ -123,10 +125,36 @@ unsafe fn capture(trigger: &pg_sys::TriggerData) {
     if plan.events[operation].is_none() || guc::mute() {
         return;
     }
-    let mut scratch = SCRATCH.with(Option::take).unwrap_or_default();
+    let tuples = match operation {
+        1 => (trigger.tg_trigtuple, trigger.tg_newtuple),
+        _ => (trigger.tg_trigtuple, std::ptr::null_mut()),
+    };
     // SAFETY: from the executor.
-    if unsafe { write(trigger, &plan, operation, &mut scratch) } {
-        buffer::push(plan, operation, now(), &scratch.texts);
+    unsafe {
+        if !plan.heard[operation] {
+            late::note(trigger.tg_relation, (*trigger.tg_trigger).tgoid, operation, tuples);
+        } else {
+            raise(plan, operation, now(), None, (*trigger.tg_relation).rd_att, tuples);
+        }
+    }
+}
+
+/// Makes the event of a changed row.
+///
+/// # Safety
+/// The row, or the old and the new one of an update, are of the plan's table, whose descriptor this is.
+unsafe fn raise(
+    plan: Rc<Plan>,
+    operation: usize,
+    occurred_at: i64,
+    seq: Option<i64>,
+    desc: pg_sys::TupleDesc,
+    tuples: (pg_sys::HeapTuple, pg_sys::HeapTuple),
+) {
+    let mut scratch = SCRATCH.with(Option::take).unwrap_or_default();
+    // SAFETY: the caller's promise.
+    if unsafe { write(desc, tuples, &plan, operation, &mut scratch) } {
+        buffer::push(plan, operation, occurred_at, seq, &scratch.texts);
         wake::at_commit();
     }
     if scratch.texts.bytes.capacity() <= KEPT_BYTES {
@@ -137,9 +165,10 @@ unsafe fn capture(trigger: &pg_sys::TriggerData) {
 /// Writes the texts of an event. False: the row did not change.
 ///
 /// # Safety
-/// The data of an AFTER ROW trigger, and its plan.
+/// As for [`raise`].
 unsafe fn write(
-    trigger: &pg_sys::TriggerData,
+    desc: pg_sys::TupleDesc,
+    (first, second): (pg_sys::HeapTuple, pg_sys::HeapTuple),
     plan: &Rc<Plan>,
     operation: usize,
     scratch: &mut Scratch,
@@ -148,13 +177,12 @@ unsafe fn write(
     let limit = guc::max_payload_bytes();
     texts.bytes.clear();
     (texts.previous, texts.truncated) = (None, false);
-    // SAFETY: the tuples are of the trigger's table, and the executor keeps them for the length of the call.
+    // SAFETY: the caller's promise; the tuples stay where they are for the length of the call.
     unsafe {
-        let desc = (*trigger.tg_relation).rd_att;
         let updated = operation == 1;
-        new.read(if updated { trigger.tg_newtuple } else { trigger.tg_trigtuple }, desc);
+        new.read(if updated { second } else { first }, desc);
         if updated {
-            old.read(trigger.tg_trigtuple, desc);
+            old.read(first, desc);
             if !row::update_counts(plan, old, new) {
                 return false;
             }

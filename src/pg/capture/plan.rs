@@ -20,8 +20,10 @@ pub(super) const OPERATIONS: [Operation; 4] =
 pub(super) struct Plan {
     /// The table that the trigger stands on: of a partitioned table, the partition.
     pub(super) table: pg_sys::Oid,
-    /// Event types by operation; none where the attachment leaves it out or no endpoint wants it.
+    /// Event types by operation; none where the attachment leaves it out.
     pub(super) events: [Option<Vec<u8>>; 4],
+    /// Whether an endpoint wants them.
+    pub(super) heard: [bool; 4],
     /// The columns that travel.
     pub(super) columns: Vec<Column>,
     /// The columns of the key.
@@ -109,7 +111,7 @@ impl Plan {
             unsafe { ((*relation).rd_id, (*relation).rd_att, CStr::from_ptr(trigger.tgname)) };
         let id = attachment_id(name)?;
 
-        let mut events = [const { None }; 4];
+        let (mut events, mut heard) = ([const { None }; 4], [false; 4]);
         let mut lists = None;
         catalog::scan(tables.attachment, Some(id), |row| {
             if !row.oid("table_name").is_some_and(|attached| belongs(table, trigger, attached)) {
@@ -117,16 +119,15 @@ impl Plan {
             }
             let (resource, as_action) = (row.text("resource").unwrap_or_default(), row.text("as_action"));
             let actions = row.texts("actions").unwrap_or_default();
-            for (event, operation) in events.iter_mut().zip(OPERATIONS) {
+            for ((event, heard), operation) in events.iter_mut().zip(&mut heard).zip(OPERATIONS) {
                 if !actions.iter().any(|action| action == operation.as_str().as_bytes()) {
                     continue;
                 }
                 let action = as_action.as_deref().unwrap_or(operation.as_str().as_bytes());
                 let event_type = [resource.as_slice(), b".", action].concat();
                 let text = String::from_utf8_lossy(&event_type);
-                if listeners.iter().any(|pattern| pattern.matches(&text)) {
-                    *event = Some(event_type);
-                }
+                *heard = listeners.iter().any(|pattern| pattern.matches(&text));
+                *event = Some(event_type);
             }
             lists = Some((
                 row.texts("key"),
@@ -155,7 +156,7 @@ impl Plan {
             None => unsafe { primary_key(relation) }.into_iter().filter_map(column).collect(),
         };
         let watch = watch.map(|names| names.iter().filter_map(found).filter_map(column).collect());
-        Some(Self { table, events, columns, key, watch, _context: context })
+        Some(Self { table, events, heard, columns, key, watch, _context: context })
     }
 }
 
