@@ -32,6 +32,7 @@ mod neighbours;
 mod order;
 mod privileges;
 mod process;
+mod property;
 mod regress;
 mod retry;
 mod secrets;

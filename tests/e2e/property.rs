@@ -1,0 +1,124 @@
+//! Random writers: whatever they do, what the receiver holds in the end is what the table holds.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use postgres::Client;
+
+use crate::cluster::Cluster;
+use crate::scene::Scene;
+use crate::wait::{millis, secs};
+use crate::wire::Reply;
+
+const WRITERS: usize = 32;
+/// Few rows, so that the writers meet.
+const ROWS: u64 = 60;
+
+/// How long they write. `WEBHOOK_E2E_PROPERTY_SECONDS` changes it.
+fn duration() -> Duration {
+    let given = std::env::var("WEBHOOK_E2E_PROPERTY_SECONDS").ok().and_then(|s| s.parse().ok());
+    secs(given.unwrap_or(20))
+}
+
+/// SplitMix64, by Steele, Lea and Flood.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+/// One random change of one random row. Every version is used once.
+fn change(dice: &mut Dice) -> String {
+    let id = dice.below(ROWS);
+    match dice.below(4) {
+        0 => format!("DELETE FROM property WHERE id = {id}"),
+        1 => format!(
+            "INSERT INTO property VALUES ({id}, 'new', nextval('property_version')) ON CONFLICT DO NOTHING"
+        ),
+        2 => format!(
+            "INSERT INTO property VALUES ({id}, 'upserted', nextval('property_version'))
+             ON CONFLICT (id) DO UPDATE SET note = 'again', version = excluded.version"
+        ),
+        _ => format!(
+            "UPDATE property SET version = nextval('property_version') WHERE id BETWEEN {id} AND {}",
+            id + 2
+        ),
+    }
+}
+
+/// A random transaction: savepoints, 30 % rollbacks, some in two phases. An error (a deadlock) rolls back.
+fn transaction(client: &mut Client, dice: &mut Dice, name: &str) -> Result<(), postgres::Error> {
+    client.batch_execute("BEGIN")?;
+    for _ in 0..=dice.below(4) {
+        let change = change(dice);
+        match dice.below(10) {
+            0..5 => client.batch_execute(&change)?,
+            5..8 => client.batch_execute(&format!("SAVEPOINT s; {change}; ROLLBACK TO s"))?,
+            _ => client.batch_execute(&format!("SAVEPOINT s; {change}; RELEASE s"))?,
+        }
+    }
+    match dice.below(20) {
+        0..6 => client.batch_execute("ROLLBACK"),
+        6..8 => {
+            client.batch_execute(&format!("PREPARE TRANSACTION '{name}'"))?;
+            client.batch_execute(&format!("COMMIT PREPARED '{name}'"))
+        }
+        _ => client.batch_execute("COMMIT"),
+    }
+}
+
+#[test]
+fn random_writers_leave_the_receiver_with_exactly_what_they_committed_in_order_of_each_row() {
+    let cluster = Cluster::start(&[("deadlock_timeout", "20ms"), ("max_prepared_transactions", "40")]);
+    let mut scene = Scene::new(&cluster, "property", ", max_in_flight => 1", |_, _| Reply::ok());
+    scene.run("ALTER TABLE {} ADD COLUMN version bigint; CREATE SEQUENCE property_version");
+    let (stop, commits) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|threads| {
+        for writer in 0..WRITERS {
+            let (cluster, stop, commits) = (&cluster, &stop, &commits);
+            threads.spawn(move || {
+                let (mut client, mut dice) = (cluster.connect(), Dice(writer as u64));
+                while !stop.load(Ordering::Relaxed) {
+                    match transaction(&mut client, &mut dice, &format!("writer {writer}")) {
+                        Ok(()) => {
+                            commits.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(_) => client.batch_execute("ROLLBACK").unwrap(),
+                    }
+                    std::thread::sleep(millis(20));
+                }
+            });
+        }
+        std::thread::sleep(duration());
+        stop.store(true, Ordering::Relaxed);
+    });
+    scene.wait_until_drained(secs(120));
+    scene.fence(1_000_000);
+
+    let mut rows: BTreeMap<i64, i64> = BTreeMap::new();
+    for (n, request) in scene.receiver.requests().iter().enumerate() {
+        let body = request.json();
+        let id = body["key"]["id"].as_i64().unwrap();
+        let version = body["data"]["version"].as_i64().unwrap_or(0);
+        let known = match body["type"].as_str().unwrap() {
+            "property.created" => rows.insert(id, version).is_none(),
+            "property.updated" => rows.insert(id, version) == body["previous"]["version"].as_i64(),
+            "property.deleted" => rows.remove(&id) == Some(version),
+            other => panic!("{other}"),
+        };
+        assert!(known, "request {n} does not follow from those before: {body}");
+    }
+    let table = scene.client.query("SELECT id, coalesce(version, 0) FROM property", &[]).unwrap();
+    let table: BTreeMap<i64, i64> = table.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(rows, table, "after {} requests", scene.receiver.count());
+    assert_eq!(scene.receiver.duplicates(), 0);
+    let commits = commits.load(Ordering::Relaxed);
+    assert!(commits > 20 * WRITERS, "only {commits} transactions ended: this shows nothing");
+    scene.receiver.assert_all_signed();
+}
