@@ -12,6 +12,8 @@ mod events;
 mod privileges;
 mod status;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pgrx::prelude::*;
 
 /// The one value that a query answers.
@@ -19,12 +21,23 @@ fn one<T: FromDatum + IntoDatum>(query: &str) -> T {
     maybe(query).unwrap_or_else(|| panic!("null from {query}"))
 }
 
+/// The tests share one database, and with it names of tables, roles and endpoints: one at a time, or they deadlock. Each has
+/// a backend of its own.
+fn alone() {
+    static ALONE: AtomicBool = AtomicBool::new(false);
+    if !ALONE.swap(true, Ordering::Relaxed) {
+        Spi::run("SELECT pg_advisory_xact_lock(1)").unwrap();
+    }
+}
+
 /// The one value that a query answers, or null.
 fn maybe<T: FromDatum + IntoDatum>(query: &str) -> Option<T> {
+    alone();
     Spi::get_one(query).unwrap_or_else(|e| panic!("{e} from {query}"))
 }
 
 fn run(statement: &str) {
+    alone();
     Spi::run(statement).unwrap_or_else(|e| panic!("{e} from {statement}"));
 }
 
