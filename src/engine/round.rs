@@ -202,12 +202,12 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 continue;
             };
             let verdict = outcome::judge(&attempt.answer);
-            let mut was_brisk = false;
+            let mut slackened = false;
             let mut lane = self.lanes.get_mut(&id);
             if let Some(lane) = &mut lane {
                 lane.in_flight = lane.in_flight.saturating_sub(1);
-                was_brisk = lane.brisk;
-                lane.brisk = attempt.duration <= BRISK && verdict == Verdict::Delivered;
+                let brisk = attempt.duration <= BRISK && verdict == Verdict::Delivered;
+                slackened = std::mem::replace(&mut lane.brisk, brisk) && !brisk;
             }
             let own_schedule = lane.as_ref().and_then(|lane| lane.endpoint.schedule.as_ref());
             let schedule = own_schedule.unwrap_or(&self.settings.retry_schedule);
@@ -228,7 +228,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 self.recall(id);
                 continue;
             }
-            if was_brisk && verdict != Verdict::Delivered {
+            if slackened {
                 self.recall(id);
             }
             if is_gone && task.row.is_none() && decision.state != State::Delivered {

@@ -106,17 +106,18 @@ fn sql_files_say_what_is_expected() {
 }
 
 #[test]
-fn the_sql_of_the_readme_is_tested() {
-    let readme =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap_or_default();
-    let tested = fs::read_to_string(root().join("sql/readme.sql")).expect("tests/pg_regress/sql/readme.sql");
-    let mut rest = tested.as_str();
-    for block in sql_blocks(&readme) {
-        let at = rest.find(&block);
-        let at = at.unwrap_or_else(|| {
-            panic!("readme.sql does not have this block of README.md, or not here:\n{block}")
-        });
-        rest = &rest[at + block.len()..];
+fn the_sql_of_the_readme_and_of_the_docs_is_tested() {
+    for (document, test) in [("README.md", "readme"), ("docs/crm.md", "crm")] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
+        let tested = fs::read_to_string(root().join(format!("sql/{test}.sql"))).expect(test);
+        let mut rest = tested.as_str();
+        for block in sql_blocks(&text) {
+            let at = rest.find(&block);
+            let at = at.unwrap_or_else(|| {
+                panic!("{test}.sql does not have this block of {document}, or not here:\n{block}")
+            });
+            rest = &rest[at + block.len()..];
+        }
     }
 }
 

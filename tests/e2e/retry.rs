@@ -151,7 +151,7 @@ fn paused_then_resumed_loses_nothing() {
 fn a_retry_that_is_due_waits_for_a_paused_endpoint() {
     let broken = Arc::new(AtomicBool::new(true));
     let switch = Arc::clone(&broken);
-    let options = ", max_attempts => 100, attempt_interval => '1 s'";
+    let options = ", max_attempts => 100, attempt_interval => '4 s'";
     let mut scene = Scene::new(Cluster::shared(), "retry_paused_due", options, move |_, _| {
         Reply::status(if switch.load(Ordering::Relaxed) { 500 } else { 200 })
     });
@@ -162,7 +162,7 @@ fn a_retry_that_is_due_waits_for_a_paused_endpoint() {
     broken.store(false, Ordering::Relaxed);
     let overdue = "SELECT count(*) FROM webhook.deliveries
                     WHERE endpoint = '{}' AND state = 'pending' AND next_attempt_at < now() - interval '1 s'";
-    wait_until("the retry is overdue", secs(10), || {
+    wait_until("the retry is overdue", secs(30), || {
         let n = scene.number(overdue);
         holds(n == 1, || format!("{n} overdue deliveries"))
     });
@@ -191,7 +191,7 @@ fn a_dead_delivery_that_is_retried_goes_on_counting_and_arrives() {
 
 #[test]
 fn a_cancelled_delivery_is_not_tried_again() {
-    let options = ", max_attempts => 100, attempt_interval => '1 s'";
+    let options = ", max_attempts => 100, attempt_interval => '3 s'";
     let mut scene = Scene::new(Cluster::shared(), "retry_cancelled", options, |_, _| Reply::status(500));
     scene.insert([1]);
     scene.wait_for_deliveries("pending", 1);
@@ -200,7 +200,7 @@ fn a_cancelled_delivery_is_not_tried_again() {
     assert!(done, "webhook_cancel refused a pending delivery");
     // An attempt that was under way may still end; after that the count stands still over two intervals.
     scene.insert([2]);
-    wait_until("row 2 was tried twice more", secs(20), || {
+    wait_until("row 2 was tried twice more", secs(30), || {
         let n = scene.receiver.rows().iter().filter(|row| **row == 2).count();
         holds(n >= 3, || format!("{n} attempts for row 2"))
     });

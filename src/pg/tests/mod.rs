@@ -7,6 +7,7 @@
 
 mod attach;
 mod capture;
+mod changes;
 mod endpoints;
 mod events;
 mod privileges;

@@ -1,0 +1,103 @@
+//! Every kind of change: the statement decides nothing, the changed row everything.
+
+use pgrx::prelude::*;
+
+#[pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    use crate::pg::tests::{contacts, events, register, run, types};
+
+    #[pg_test]
+    fn merge_raises_one_event_for_each_row_it_changes() {
+        contacts();
+        run("INSERT INTO contact VALUES (1, 'a', 1), (2, 'b', 2)");
+        run(
+            "MERGE INTO contact c USING (VALUES (1, 'x'), (2, NULL), (3, 'z')) AS s (id, name) ON c.id = s.id
+             WHEN MATCHED AND s.name IS NULL THEN DELETE
+             WHEN MATCHED THEN UPDATE SET name = s.name
+             WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.name)",
+        );
+        let mut merged = events().split_off(2);
+        merged.sort();
+        assert_eq!(
+            merged,
+            [
+                r#"contact.created {"id":3} {"id":3,"name":"z","age":null}"#,
+                r#"contact.deleted {"id":2} {"id":2,"name":"b","age":2}"#,
+                r#"contact.updated {"id":1} {"id":1,"name":"x","age":1} {"name":"a"}"#,
+            ]
+        );
+    }
+
+    #[pg_test]
+    fn a_row_is_captured_as_before_triggers_and_generated_columns_left_it() {
+        register("all", "");
+        run("CREATE TABLE t (id int PRIMARY KEY, name text, shout text GENERATED ALWAYS AS (upper(name)) STORED);
+             CREATE FUNCTION trims() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name = trim(NEW.name); RETURN NEW; END $$;
+             CREATE TRIGGER trims BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION trims();
+             SELECT webhook_attach('t');
+             INSERT INTO t VALUES (1, ' ann ');
+             UPDATE t SET name = '  ann';
+             UPDATE t SET name = 'bo ';");
+        assert_eq!(
+            events(),
+            [
+                r#"t.created {"id":1} {"id":1,"name":"ann","shout":"ANN"}"#,
+                r#"t.updated {"id":1} {"id":1,"name":"bo","shout":"BO"} {"name":"ann","shout":"ANN"}"#,
+            ]
+        );
+    }
+
+    #[pg_test]
+    fn a_child_table_raises_its_own_events_also_when_changed_through_its_parent() {
+        register("all", "");
+        run("CREATE TABLE party (id int, name text); CREATE TABLE company (vat text) INHERITS (party);
+             SELECT webhook_attach('party', key => '{id}'), webhook_attach('company', key => '{id}');
+             INSERT INTO party VALUES (1, 'a'); INSERT INTO company VALUES (2, 'b', 'X');
+             UPDATE party SET name = name || '!'; DELETE FROM party");
+        let mut all: Vec<String> = types().split(' ').map(str::to_owned).collect();
+        all.sort();
+        assert_eq!(
+            all,
+            [
+                "company.created",
+                "company.deleted",
+                "company.updated",
+                "party.created",
+                "party.deleted",
+                "party.updated"
+            ]
+        );
+    }
+
+    #[pg_test]
+    fn a_prepared_statement_goes_on_after_its_table_was_changed() {
+        contacts();
+        run("PREPARE add AS INSERT INTO contact (id) VALUES ($1)");
+        run("EXECUTE add (1)");
+        run("ALTER TABLE contact ADD city text DEFAULT 'Ghent', DROP COLUMN age");
+        run("EXECUTE add (2)");
+        run("ALTER TABLE contact ALTER city TYPE varchar(9), ALTER id TYPE numeric");
+        run("EXECUTE add (3)");
+        run("ALTER TABLE contact RENAME TO person; INSERT INTO person (id) VALUES (4)");
+        assert_eq!(
+            events(),
+            [
+                r#"contact.created {"id":1} {"id":1,"name":null,"age":null}"#,
+                r#"contact.created {"id":2} {"id":2,"name":null,"city":"Ghent"}"#,
+                r#"contact.created {"id":3} {"id":3,"name":null,"city":"Ghent"}"#,
+                r#"contact.created {"id":4} {"id":4,"name":null,"city":"Ghent"}"#,
+            ]
+        );
+    }
+
+    #[pg_test]
+    fn an_update_through_a_view_and_a_writing_cte_are_changes_like_any_other() {
+        contacts();
+        run("CREATE VIEW adults AS SELECT * FROM contact WHERE age >= 18");
+        run("WITH added AS (INSERT INTO contact VALUES (1, 'a', 20) RETURNING id) SELECT id FROM added");
+        run("UPDATE adults SET name = 'b'");
+        assert_eq!(types(), "contact.created contact.updated");
+    }
+}
