@@ -72,7 +72,8 @@ pub trait Transport {
     /// Hands a job over, to be started when there is a thread and the endpoint's limit allows it; jobs of one endpoint
     /// start in the order of submission. The transport completes every job exactly once.
     fn submit(&mut self, job: Job);
-    /// Takes back what has not started of an endpoint's jobs, in the order of submission: their tickets.
+    /// Takes back what has not started of an endpoint's jobs, in the order of submission: their tickets. After an answer that
+    /// is no success the transport starts no job of the endpoint until this was called.
     fn recall(&mut self, endpoint: i64) -> Vec<u64>;
     /// Moves what has finished to `into`.
     fn collect(&mut self, into: &mut Vec<Completion>);

@@ -228,7 +228,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 self.recall(id);
                 continue;
             }
-            if slackened {
+            if slackened || verdict != Verdict::Delivered {
                 self.recall(id);
             }
             if is_gone && task.row.is_none() && decision.state != State::Delivered {

@@ -9,7 +9,7 @@
 //! A thread that had nothing to do for a while ends, and closes idle connections on its way out. Threads are never
 //! joined: a process that ends must not wait for a receiver. No lock is held across I/O; a panic costs one attempt.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -58,6 +58,7 @@ impl Pool {
         let state = State {
             jobs: VecDeque::new(),
             running: HashMap::new(),
+            held: HashSet::new(),
             idle: Vec::new(),
             alive: 0,
             limit: 0,
@@ -96,6 +97,7 @@ impl Transport for Pool {
 
     fn recall(&mut self, endpoint: i64) -> Vec<u64> {
         let mut state = self.shared.state();
+        state.held.remove(&endpoint);
         let (recalled, jobs) =
             mem::take(&mut state.jobs).into_iter().partition(|job| job.endpoint.id == endpoint);
         state.jobs = jobs;
@@ -109,9 +111,10 @@ impl Transport for Pool {
 }
 
 impl State {
-    /// The first job whose endpoint is not at its limit. There are never more jobs than `max_in_flight`.
+    /// The first job whose endpoint is neither at its limit nor held. There are never more jobs than `max_in_flight`.
     fn startable(&self) -> Option<usize> {
-        self.jobs.iter().position(|job| self.running.get(&job.endpoint.id).is_none_or(|&n| n < job.limit))
+        let room = |job: &Job| self.running.get(&job.endpoint.id).is_none_or(|&n| n < job.limit);
+        self.jobs.iter().position(|job| room(job) && !self.held.contains(&job.endpoint.id))
     }
 
     fn take(&mut self) -> Option<Job> {
@@ -144,6 +147,9 @@ struct State {
     jobs: VecDeque<Job>,
     /// Requests in flight by endpoint.
     running: HashMap<i64, usize>,
+    /// Endpoints whose last answer was no success: nothing of theirs starts before the main thread has seen it and recalled what
+    /// waits. It may have asked us to wait.
+    held: HashSet<i64>,
     /// Parked threads, the last to park at the end.
     idle: Vec<Thread>,
     alive: usize,
@@ -210,6 +216,10 @@ impl Shared {
                 catch_unwind(AssertUnwindSafe(|| (self.exchange)(&client, &job, started_at))).unwrap_or_else(
                     |_| Answer::Failed { fault: Fault::Poison, message: "the attempt panicked".to_owned() },
                 );
+            if !matches!(answer, Answer::Status { status: 200..=299, .. }) {
+                // Before the main thread can see the answer.
+                self.state().held.insert(job.endpoint.id);
+            }
             self.complete(job.ticket, Attempt { started_at, duration: start.elapsed(), answer });
         }
     }

@@ -13,6 +13,9 @@ use webhook_pg::event::{Event, Place, Timestamp};
 use webhook_pg::outcome::State;
 use webhook_pg::position::{Position, Snapshot};
 
+/// Events of this type cannot be read.
+pub const POISON: &str = "poison.created";
+
 /// A row of `webhook.delivery`.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -154,7 +157,7 @@ impl Database {
             context: None,
             traceparent: None,
             target: None,
-            unreadable: None,
+            unreadable: (event_type == POISON).then(|| "missing chunk number 0 for toast value".to_owned()),
         });
     }
 

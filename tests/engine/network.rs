@@ -79,6 +79,8 @@ pub struct Network {
     waiting: VecDeque<Job>,
     /// Collected, and not written yet.
     unwritten: BTreeMap<(i64, Place), bool>,
+    /// Endpoints whose last answer was no success, until the recall.
+    held: BTreeSet<i64>,
     /// Written, and not flushed yet.
     pub unflushed: usize,
     /// What a receiver has answered with 2xx.
@@ -101,6 +103,7 @@ impl Network {
             flights: BTreeMap::new(),
             waiting: VecDeque::new(),
             unwritten: BTreeMap::new(),
+            held: BTreeSet::new(),
             unflushed: 0,
             received: BTreeSet::new(),
             at_risk: BTreeSet::new(),
@@ -126,6 +129,7 @@ impl Network {
     /// All threads die. What they had sent may have been received.
     pub fn crash(&mut self) {
         self.waiting.clear();
+        self.held.clear();
         let unknown = std::mem::take(&mut self.flights)
             .into_values()
             .map(|flight| ((flight.job.endpoint.id, flight.job.event.place), is_success(&flight.answer)));
@@ -139,7 +143,8 @@ impl Network {
     pub fn written(&mut self, ledger: &Ledger) {
         for settled in &ledger.settled {
             let was = self.unwritten.remove(&(settled.endpoint, settled.place));
-            assert!(was.is_some(), "an outcome was written twice, or nothing was sent");
+            let poison = matches!(settled.attempt.answer, Answer::Failed { fault: Fault::Poison, .. });
+            assert_eq!(was.is_none(), poison, "an outcome was written twice, or nothing was sent");
             self.unflushed += 1;
         }
     }
@@ -216,7 +221,9 @@ impl Network {
     /// Starts what may start.
     fn start(&mut self, now: Timestamp) {
         let running = |id: i64| self.flights.values().filter(|flight| flight.job.endpoint.id == id).count();
-        let next = self.waiting.iter().position(|job| running(job.endpoint.id) < job.limit);
+        let may_start =
+            |job: &Job| running(job.endpoint.id) < job.limit && !self.held.contains(&job.endpoint.id);
+        let next = self.waiting.iter().position(may_start);
         let Some(job) = next.and_then(|at| self.waiting.remove(at)) else { return };
         let (id, place) = (job.endpoint.id, job.event.place);
         let (answer, after) = self.script(&job);
@@ -251,7 +258,9 @@ impl Transport for Wire {
     }
 
     fn recall(&mut self, endpoint: i64) -> Vec<u64> {
-        let waiting = &mut self.0.borrow_mut().waiting;
+        let mut network = self.0.borrow_mut();
+        network.held.remove(&endpoint);
+        let waiting = &mut network.waiting;
         let tickets =
             waiting.iter().filter(|job| job.endpoint.id == endpoint).map(|job| job.ticket).collect();
         waiting.retain(|job| job.endpoint.id != endpoint);
@@ -267,6 +276,9 @@ impl Transport for Wire {
             let Some(Flight { job, started_at, answer, .. }) = network.flights.remove(&ticket) else {
                 continue;
             };
+            if !is_success(&answer) {
+                network.held.insert(job.endpoint.id);
+            }
             if !matches!(answer, Answer::Failed { fault: Fault::Internal, .. }) {
                 network.unwritten.insert((job.endpoint.id, job.event.place), is_success(&answer));
             }

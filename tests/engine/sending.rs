@@ -1,8 +1,10 @@
 //! What is sent, and to whom: one promise each, in a world made for it.
 
 use webhook_pg::endpoint::State as Mode;
+use webhook_pg::outcome::State;
 use webhook_pg::settings::Settings;
 
+use crate::database::POISON;
 use crate::network::{Behaviour, MILLISECOND, SECOND};
 use crate::world::{MINUTE, endpoint, received, sent, settings, tiny};
 
@@ -196,4 +198,22 @@ fn switched_off_nothing_is_sent_and_nothing_is_forgotten() {
     world.configure(settings());
     world.advance(MINUTE);
     assert_eq!((received(&world, 1), received(&world, 2)), (10, 5));
+}
+
+#[test]
+fn an_event_that_cannot_be_read_ends_dead_after_three_attempts_and_stops_nobody() {
+    let mut world = tiny();
+    world.emit("a.created", 5);
+    world.emit(POISON, 1);
+    world.emit("a.created", 5);
+    world.advance(5 * MINUTE);
+    assert_eq!((sent(&world, 1), received(&world, 1)), (10, 10));
+    let dead: Vec<u32> = world
+        .db()
+        .deliveries
+        .values()
+        .filter(|row| row.state == State::Dead)
+        .map(|row| row.attempts)
+        .collect();
+    assert_eq!(dead, [3]);
 }

@@ -113,7 +113,12 @@ impl Sender {
         loop {
             self.pool.collect(&mut self.done);
             if let Some(at) = self.done.iter().position(|completion| completion.ticket == ticket) {
-                return self.done.remove(at).attempt;
+                let attempt = self.done.remove(at).attempt;
+                // As the engine does after every answer that is no success.
+                if !matches!(attempt.answer, Answer::Status { status: 200..=299, .. }) {
+                    self.pool.recall(job("https://example.com").endpoint.id);
+                }
+                return attempt;
             }
             self.bell.recv_timeout(PATIENCE).expect("the job should have completed");
         }

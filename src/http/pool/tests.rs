@@ -87,10 +87,13 @@ fn a_panic_costs_one_attempt_and_not_the_thread() {
         spawn_thread(name, body)
     });
     let (mut pool, bell) = pool(spawn, answer);
-    for ticket in 12..=14 {
+    for ticket in 12..=13 {
         pool.submit(job(ticket));
     }
-    assert_eq!(faults(&mut pool, &bell, 3), [(12, None), (13, Some(Fault::Poison)), (14, None)]);
+    assert_eq!(faults(&mut pool, &bell, 2), [(12, None), (13, Some(Fault::Poison))]);
+    pool.recall(1);
+    pool.submit(job(14));
+    assert_eq!(faults(&mut pool, &bell, 1), [(14, None)]);
     assert_eq!(spawned.load(Ordering::SeqCst), 1);
 }
 
@@ -178,4 +181,19 @@ fn recall_takes_back_what_has_not_started_and_nothing_else() {
     let mut done: Vec<u64> = faults(&mut pool, &bell, 2).into_iter().map(|(ticket, _)| ticket).collect();
     done.sort_unstable();
     assert_eq!(done, [1, 2]);
+}
+
+#[test]
+fn after_an_answer_that_is_no_success_nothing_starts_before_the_recall() {
+    let (mut pool, bell) = pool(Arc::new(spawn_thread), |_, job, _| {
+        let status = if job.ticket == 1 { 429 } else { 200 };
+        Answer::Status { status, body: String::new(), retry_after: None }
+    });
+    for ticket in 1..=3 {
+        pool.submit(Job { limit: 1, ..job(ticket) });
+    }
+    assert_eq!(faults(&mut pool, &bell, 1), [(1, None)]);
+    assert_eq!(pool.recall(1), [2, 3]);
+    pool.submit(job(4));
+    assert_eq!(faults(&mut pool, &bell, 1), [(4, None)]);
 }
