@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use self::parameter::{
-    choice, excerpt, not_supported, null, object, optional, seconds, string, strings, whole, wrong_type,
+    choice, excerpt, names, not_supported, null, object, optional, seconds, string, strings, whole,
+    wrong_type,
 };
 
 use crate::endpoint::{Endpoint, Method, Scheme, State};
@@ -57,6 +58,7 @@ pub struct Config {
     max_in_flight: Option<u32>,
     signature: Scheme,
     is_active: bool,
+    expands: Vec<String>,
 }
 
 impl Default for Config {
@@ -77,6 +79,7 @@ impl Default for Config {
             max_in_flight: None,
             signature: Scheme::Standard,
             is_active: true,
+            expands: Vec::new(),
         }
     }
 }
@@ -159,11 +162,7 @@ impl Config {
                     return Err(not_supported(key).hint(format!("Leave {key} out.")));
                 }
             }
-            "expands" => {
-                if !strings(key, value)?.is_empty() {
-                    return Err(not_supported(key).hint("Leave expands out."));
-                }
-            }
+            "expands" => self.expands = names(key, value)?,
             "max_attempts" => {
                 self.max_attempts = optional(value, |v| whole(key, v, 2_147_483_647))?;
             }
@@ -248,6 +247,7 @@ impl Config {
             "ordering": "none",
             "signature": match self.signature { Scheme::Standard => "standard", Scheme::None => "none" },
             "is_active": self.is_active,
+            "expands": self.expands,
         })
         .to_string()
     }
@@ -276,6 +276,7 @@ impl Config {
             url,
             method: config.method,
             events,
+            expands: config.expands,
             headers: config.headers,
             basic_auth: config.basic_auth_username.map(|username| (username, password)),
             scheme: config.signature,

@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub method: Method,
     /// Which events it gets.
     pub events: Vec<Pattern>,
+    /// Names of what it gets expanded inside `data`, where an event has it.
+    pub expands: Vec<String>,
     /// Additional headers, validated; values may be API keys.
     pub headers: Vec<(String, Secret)>,
     /// Basic authorization.

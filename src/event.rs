@@ -68,6 +68,8 @@ pub struct Event {
     pub data: Option<String>,
     /// JSON text of the old values of changed columns; only for updates.
     pub previous: Option<String>,
+    /// JSON text: the object of what the attachment expands, by name. An endpoint chooses from it.
+    pub expanded: Option<String>,
     /// The row was over `max_payload_bytes`, so only the key travels.
     pub truncated: bool,
     /// JSON text a session attached by `webhook_pg.context`.
@@ -94,7 +96,8 @@ impl Event {
     /// Bytes of text it holds: what the engine counts against its memory limits.
     pub fn bytes(&self) -> usize {
         let len = |t: &Option<String>| t.as_ref().map_or(0, String::len);
-        self.event_type.len() + len(&self.key) + len(&self.data) + len(&self.previous) + len(&self.context)
+        let texts = [&self.key, &self.data, &self.previous, &self.expanded, &self.context];
+        self.event_type.len() + texts.into_iter().map(len).sum::<usize>()
     }
 }
 

@@ -3,8 +3,12 @@
 //! The JSON texts of an event are spliced into the body as they are: nothing is parsed or written anew, so numbers,
 //! escapes and the order of members stay as PostgreSQL wrote them.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde_json::value::RawValue;
 use url::Url;
 
 use crate::endpoint::{Endpoint, Method, Scheme};
@@ -46,7 +50,7 @@ pub fn build(endpoint: &Endpoint, event: &Event, now: Timestamp) -> Result<Reque
         Method::Delete => "DELETE",
         Method::Get => return Err(Error::new(Kind::NotSupported, "method GET is not supported yet")),
     };
-    let body = standard_body(event).into_bytes();
+    let body = standard_body(event, &endpoint.expands).into_bytes();
     let id = event.id.to_string();
     let timestamp = now.div_euclid(1_000_000);
 
@@ -82,8 +86,8 @@ pub fn build(endpoint: &Endpoint, event: &Event, now: Timestamp) -> Result<Reque
 }
 
 /// The `standard` body: `type`, `timestamp`, then what the event has of `operation`, `truncated`, `data`,
-/// `previous`, `key` and `context`. `data` is always there, `null` in a thin event.
-pub fn standard_body(event: &Event) -> String {
+/// `previous`, `key` and `context`. `data` is always there, `null` in a thin event, and holds what `expands` names.
+pub fn standard_body(event: &Event, expands: &[String]) -> String {
     let mut body = String::with_capacity(event.bytes() + 160);
     body.push_str("{\"type\":");
     body.push_str(&serde_json::Value::from(event.event_type.as_str()).to_string());
@@ -99,9 +103,9 @@ pub fn standard_body(event: &Event) -> String {
     if event.truncated {
         body.push_str(",\"truncated\":true");
     }
-    let data = event.data.as_deref().filter(|_| !event.truncated).unwrap_or("null");
+    let data = data_with(event, expands);
     let members = [
-        (",\"data\":", Some(data)),
+        (",\"data\":", Some(data.as_ref())),
         (",\"previous\":", event.previous.as_deref()),
         (",\"key\":", event.key.as_deref()),
         (",\"context\":", event.context.as_deref()),
@@ -114,6 +118,30 @@ pub fn standard_body(event: &Event) -> String {
     }
     body.push('}');
     body
+}
+
+/// The event's `data`, and inside it what `expands` names and the event has. `null` in a thin event.
+pub fn data_with<'a>(event: &'a Event, expands: &[String]) -> Cow<'a, str> {
+    let data = event.data.as_deref().filter(|_| !event.truncated).unwrap_or("null");
+    let (Some(expanded), Some(open)) = (event.expanded.as_deref(), data.strip_suffix('}')) else {
+        return Cow::Borrowed(data);
+    };
+    if expands.is_empty() {
+        return Cow::Borrowed(data);
+    }
+    // Capture wrote the object; should somebody else have, the row itself still travels.
+    let known: BTreeMap<String, &RawValue> = serde_json::from_str(expanded).unwrap_or_default();
+    let mut text = open.to_owned();
+    for (name, value) in expands.iter().filter_map(|name| known.get_key_value(name)) {
+        if !text.ends_with('{') {
+            text.push(',');
+        }
+        text.push_str(&serde_json::Value::from(name.as_str()).to_string());
+        text.push(':');
+        text.push_str(value.get());
+    }
+    text.push('}');
+    Cow::Owned(text)
 }
 
 /// Six decimals and `Z`, always: receivers may compare the texts.

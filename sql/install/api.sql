@@ -145,11 +145,11 @@ BEGIN
     PERFORM webhook.announce_listener();
     LOOP
         INSERT INTO webhook.endpoint (owner, name, state, url, events, method, format, encoding, signature, ordering,
-            header_names, basic_auth_username, max_attempts, max_in_flight, attempt_interval, retry_schedule, timeout)
+            header_names, basic_auth_username, max_attempts, max_in_flight, attempt_interval, retry_schedule, timeout, expands)
         SELECT webhook.caller(), new_name, CASE WHEN active THEN 'active' ELSE 'inactive' END,
                c.url, c.events, c.method, c.format, c.encoding, c.signature, c.ordering,
                ARRAY(SELECT jsonb_object_keys(config -> 'headers')), c.basic_auth_username,
-               c.max_attempts, c.max_in_flight, c.attempt_interval, c.retry_schedule, c.timeout
+               c.max_attempts, c.max_in_flight, c.attempt_interval, c.retry_schedule, c.timeout, c.expands
           FROM jsonb_populate_record(NULL::webhook.endpoint, config) AS c
         ON CONFLICT (name) DO NOTHING
         RETURNING id INTO new_id;
@@ -240,7 +240,7 @@ BEGIN
            header_names = ARRAY(SELECT jsonb_object_keys(checked -> 'headers')),
            basic_auth_username = c.basic_auth_username, max_attempts = c.max_attempts,
            max_in_flight = c.max_in_flight, attempt_interval = c.attempt_interval,
-           retry_schedule = c.retry_schedule, timeout = c.timeout
+           retry_schedule = c.retry_schedule, timeout = c.timeout, expands = c.expands
       FROM jsonb_populate_record(NULL::webhook.endpoint, checked) AS c
      WHERE e.id = endpoint;
     PERFORM webhook.write_secrets(endpoint, checked, ARRAY(SELECT jsonb_object_keys(changes)));

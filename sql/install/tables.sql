@@ -95,6 +95,7 @@ CREATE TABLE webhook.outbox (
     key         text,            -- JSON text
     data        text,            -- JSON text of the row at the time of the event (jsonb would refuse \u0000 and re-order)
     previous    text,            -- JSON text of the old values of changed columns
+    expanded    text,            -- JSON text: the object of what the attachment expands
     context     text,            -- JSON text
     traceparent text,
     PRIMARY KEY (xid, seq)

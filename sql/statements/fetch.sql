@@ -1,7 +1,7 @@
 -- The events at these places, in the order asked for.
 -- $1 xids, $2 numbers
 SELECT place.xid, o.seq, o.occurred_at, o.target, o.id, o.truncated, o.type, o.operation, o.key, o.data, o.previous,
-       o.context, o.traceparent
+       o.context, o.traceparent, o.expanded
   FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.int8[]), pg_catalog.unnest($2::pg_catalog.int8[]))
        WITH ORDINALITY place (xid, seq, nth)
   JOIN webhook.outbox o ON o.xid = place.xid::pg_catalog.text::pg_catalog.xid8 AND o.seq = place.seq

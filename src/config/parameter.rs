@@ -66,6 +66,29 @@ pub(super) fn strings(key: &str, value: &Value) -> Result<Vec<String>> {
     list.iter().map(element).collect()
 }
 
+/// A list of different names.
+pub(super) fn names(key: &str, value: &Value) -> Result<Vec<String>> {
+    const MAX: usize = 100;
+    const MAX_BYTES: usize = 200;
+    let names = strings(key, value)?;
+    if names.len() > MAX {
+        return Err(Error::invalid(format!("{key} has too many names"))
+            .detail(format!("It has {}; {MAX} are allowed.", names.len())));
+    }
+    for (at, name) in names.iter().enumerate() {
+        if name.is_empty() || name.len() > MAX_BYTES || name.chars().any(char::is_control) {
+            return Err(Error::invalid(format!("{key} has a malformed name"))
+                .detail(format!("The name is {}.", excerpt(name)))
+                .hint(format!("Use 1 to {MAX_BYTES} bytes and no control characters.")));
+        }
+        if names[..at].contains(name) {
+            return Err(Error::invalid(format!("{key} names something twice"))
+                .detail(format!("The name is {}.", excerpt(name))));
+        }
+    }
+    Ok(names)
+}
+
 /// A whole number from 1 to `max`.
 pub(super) fn whole(key: &str, value: &Value, max: u64) -> Result<u32> {
     let Value::Number(number) = value else {

@@ -90,6 +90,9 @@ fn a_value_that_can_never_be_right_is_refused_with_a_hint() {
         r#""ordering": "random""#,
         r#""signature": "md5""#,
         r#""is_active": "yes""#,
+        r#""expands": ["a", "a"]"#,
+        r#""expands": [""]"#,
+        r#""expands": "company""#,
         r#""colour": "blue""#,
     ] {
         assert_eq!(refused(bad).kind, Kind::InvalidValue, "{bad}");
@@ -107,7 +110,6 @@ fn what_comes_later_is_refused_as_not_supported_yet() {
         r#""ordering": "key""#,
         r#""scope": {"location_id": 1}"#,
         r#""filter": "$.a""#,
-        r#""expands": ["company"]"#,
         r#""rate_limit": 5"#,
     ] {
         let error = refused(later);

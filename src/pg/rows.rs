@@ -34,7 +34,7 @@ pub(super) fn position(row: &SpiHeapTupleData<'_>, first: usize) -> crate::error
         .transpose()
 }
 
-/// An event in thirteen columns, in the order of `fetch.sql`.
+/// An event in fourteen columns, in the order of `fetch.sql`.
 pub(super) fn event(row: &SpiHeapTupleData<'_>, first: usize) -> Event {
     let operation: Option<String> = cell(row, first + 7);
     let id: pgrx::Uuid = required(row, first + 4);
@@ -52,6 +52,7 @@ pub(super) fn event(row: &SpiHeapTupleData<'_>, first: usize) -> Event {
         previous: cell(row, first + 10),
         context: cell(row, first + 11),
         traceparent: cell(row, first + 12),
+        expanded: cell(row, first + 13),
     }
 }
 

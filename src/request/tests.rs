@@ -16,6 +16,7 @@ fn event() -> Event {
         occurred_at: 1_795_255_200_123_456,
         data: Some(r#"{"id":1,  "score":1.50, "name":"\u0000é"}"#.to_owned()),
         previous: Some(r#"{"name":null}"#.to_owned()),
+        expanded: None,
         truncated: false,
         context: None,
         traceparent: None,
@@ -31,6 +32,7 @@ fn endpoint() -> Endpoint {
         url: checked_url("https://example.com/hooks?a=b", false).unwrap(),
         method: Method::Post,
         events: vec![Pattern::parse("*").unwrap()],
+        expands: vec![],
         headers: vec![],
         basic_auth: None,
         scheme: Scheme::Standard,
@@ -49,28 +51,49 @@ fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
 #[test]
 fn a_standard_body_holds_the_exact_texts_of_the_event() {
     assert_eq!(
-        standard_body(&event()),
+        standard_body(&event(), &[]),
         r#"{"type":"contact.updated","timestamp":"2026-11-21T10:00:00.123456Z","data":{"id":1,  "score":1.50, "name":"\u0000é"},"previous":{"name":null},"key":{"id":1}}"#
     );
 }
 
 #[test]
+fn data_holds_what_the_endpoint_expands_in_its_order_and_nothing_else() {
+    let expanded = Some(r#"{"account":{"n":1.50},"tags":["a"],"owner":null}"#.to_owned());
+    let event = Event { data: Some(r#"{"id":1}"#.to_owned()), expanded, ..event() };
+    let data = |expands: &[&str]| {
+        data_with(&event, &expands.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).into_owned()
+    };
+    assert_eq!(data(&["tags", "account", "unknown"]), r#"{"id":1,"tags":["a"],"account":{"n":1.50}}"#);
+    assert_eq!(data(&["owner"]), r#"{"id":1,"owner":null}"#);
+    assert_eq!(data(&[]), r#"{"id":1}"#);
+}
+
+#[test]
+fn a_row_without_columns_and_a_thin_event_can_be_expanded_too() {
+    let expanded = Some(r#"{"account":{}}"#.to_owned());
+    let expands = ["account".to_owned()];
+    let event = Event { data: Some("{}".to_owned()), expanded, ..event() };
+    assert_eq!(data_with(&event, &expands), r#"{"account":{}}"#);
+    assert_eq!(data_with(&Event { truncated: true, ..event }, &expands), "null");
+}
+
+#[test]
 fn a_timestamp_always_has_six_decimals() {
     let event = Event { occurred_at: 1_795_255_200_000_000, ..event() };
-    assert!(standard_body(&event).contains(r#""timestamp":"2026-11-21T10:00:00.000000Z""#));
+    assert!(standard_body(&event, &[]).contains(r#""timestamp":"2026-11-21T10:00:00.000000Z""#));
 }
 
 #[test]
 fn what_the_event_does_not_have_is_not_in_the_body() {
     let event = Event { previous: None, key: None, ..event() };
-    let body: serde_json::Value = serde_json::from_str(&standard_body(&event)).unwrap();
+    let body: serde_json::Value = serde_json::from_str(&standard_body(&event, &[])).unwrap();
     assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["type", "timestamp", "data"]);
 }
 
 #[test]
 fn a_thin_event_says_so_and_has_no_data() {
     let event = Event { truncated: true, data: None, previous: None, ..event() };
-    let body: serde_json::Value = serde_json::from_str(&standard_body(&event)).unwrap();
+    let body: serde_json::Value = serde_json::from_str(&standard_body(&event, &[])).unwrap();
     assert_eq!((&body["truncated"], &body["data"]), (&true.into(), &serde_json::Value::Null));
     assert_eq!(body["key"]["id"], 1);
 }
@@ -78,13 +101,13 @@ fn a_thin_event_says_so_and_has_no_data() {
 #[test]
 fn an_event_of_a_link_table_says_what_happened_to_the_link_row() {
     let event = Event { event_type: "contact.lists_changed".to_owned(), ..event() };
-    assert!(standard_body(&event).contains(r#","operation":"updated","data""#));
+    assert!(standard_body(&event, &[]).contains(r#","operation":"updated","data""#));
 }
 
 #[test]
 fn a_context_travels_with_the_event() {
     let event = Event { context: Some(r#"{"user":"ann"}"#.to_owned()), ..event() };
-    assert!(standard_body(&event).ends_with(r#","context":{"user":"ann"}}"#));
+    assert!(standard_body(&event, &[]).ends_with(r#","context":{"user":"ann"}}"#));
 }
 
 #[test]
@@ -241,7 +264,7 @@ proptest! {
     #[test]
     fn any_type_makes_a_valid_body(event_type in ".{1,40}") {
         let event = Event { event_type: event_type.clone(), ..event() };
-        let body: serde_json::Value = serde_json::from_str(&standard_body(&event)).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&standard_body(&event, &[])).unwrap();
         prop_assert_eq!(&body["type"], &event_type);
     }
 

@@ -153,6 +153,7 @@ impl Database {
             occurred_at: 0,
             data: Some("x".repeat(bytes)),
             previous: None,
+            expanded: None,
             truncated: false,
             context: None,
             traceparent: None,

@@ -50,6 +50,7 @@ pub fn endpoint(id: i64, patterns: &[&str]) -> Endpoint {
         name: format!("endpoint {id}"),
         url: url::Url::parse("https://receiver.example/").unwrap(),
         method: Method::Post,
+        expands: vec![],
         events: patterns.iter().map(|p| Pattern::parse(p).unwrap()).collect(),
         headers: Vec::new(),
         basic_auth: None,

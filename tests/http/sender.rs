@@ -62,6 +62,7 @@ pub(crate) fn event() -> Event {
         occurred_at: 1_795_255_200_123_456,
         data: Some(r#"{"id":1,"name":"Ann"}"#.to_owned()),
         previous: None,
+        expanded: None,
         truncated: false,
         context: None,
         traceparent: None,

@@ -107,7 +107,7 @@ mod tests {
             (url(r#"scope => '{"a": 1}'"#), "0A000"),
             (url("filter => '$.a'"), "0A000"),
             (url("filter => 'not jsonpath ('"), "42601"),
-            (url("expands => '{company}'"), "0A000"),
+            (url("expands => '{company,company}'"), "22023"),
             (url("max_attempts => 0"), "22023"),
             (url("attempt_interval => '0 s'"), "22023"),
             (url("attempt_interval => '2 days'"), "22023"),
