@@ -377,7 +377,7 @@ fn a_body_of_any_size_arrives_whole() {
     for size in [0, 1, 7_000, 8_192, 31_000, 32_768, 33_000, 70_000, 3_000_000] {
         let data = format!("\"{}\"", "é".repeat(size));
         let event = Arc::new(Event { data: Some(data), ..event() });
-        let want = webhook_pg::request::standard_body(&event);
+        let want = webhook_pg::request::standard_body(&event, &[]);
         sender.send(Job { event, ..job(&receiver.url()) });
         assert!(receiver.next().body == want.as_bytes(), "{size}");
     }
