@@ -21,6 +21,8 @@ pub enum Kind {
     Undefined,
     /// A column that was named does not exist.
     UndefinedColumn,
+    /// A function that was named does not exist.
+    UndefinedFunction,
     /// The object exists but is of a kind that cannot be used here.
     WrongObject,
     /// The caller may not do this.

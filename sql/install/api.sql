@@ -96,27 +96,48 @@ SET search_path = pg_catalog, pg_temp AS $$
      WHERE s.endpoint_id = endpoint.id
 $$;
 
+-- Refuses what is not an endpoint of this role's. `old` is the row that was found under the id.
+CREATE FUNCTION webhook.check_own(old webhook.endpoint, endpoint_id bigint, caller oid) RETURNS void LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF endpoint_id IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'endpoint must not be null', HINT = 'See the ids in webhook.endpoints.';
+    END IF;
+    IF old.id IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'endpoint does not exist',
+            DETAIL = format('The endpoint is %s.', endpoint_id), HINT = 'See the ids in webhook.endpoints.';
+    END IF;
+    IF NOT pg_has_role(caller, old.owner::oid, 'MEMBER') THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'endpoint belongs to another role',
+            DETAIL = format('The endpoint is %s, its owner %s.', endpoint_id, old.owner),
+            HINT = 'Only its owner, members of that role and superusers may change it.';
+    END IF;
+END $$;
+
 -- The endpoint, locked, if the caller may change it.
 CREATE FUNCTION webhook.endpoint_to_change(endpoint_id bigint) RETURNS webhook.endpoint LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old webhook.endpoint;
 BEGIN
-    IF endpoint_id IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
-            MESSAGE = 'endpoint must not be null', HINT = 'See the ids in webhook.endpoints.';
-    END IF;
     SELECT * INTO old FROM webhook.endpoint AS e WHERE e.id = endpoint_id FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'endpoint does not exist',
-            DETAIL = format('The endpoint is %s.', endpoint_id), HINT = 'See the ids in webhook.endpoints.';
-    END IF;
-    IF NOT pg_has_role(webhook.caller(), old.owner::oid, 'MEMBER') THEN
-        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'endpoint belongs to another role',
-            DETAIL = format('The endpoint is %s, its owner %s.', endpoint_id, old.owner),
-            HINT = 'Only its owner, members of that role and superusers may change it.';
-    END IF;
+    PERFORM webhook.check_own(old, endpoint_id, webhook.caller());
     RETURN old;
+END $$;
+
+-- Refuses an endpoint to which this role may not send events of its own. It stays until the end of the transaction; the worker
+-- may disable it meanwhile.
+CREATE FUNCTION webhook.check_feedable(endpoint_id bigint, caller oid) RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.endpoint;
+BEGIN
+    SELECT * INTO old FROM webhook.endpoint AS e WHERE e.id = endpoint_id FOR KEY SHARE;
+    PERFORM webhook.check_own(old, endpoint_id, caller);
+    IF old.state = 'inactive' THEN
+        PERFORM webhook.refuse_inactive(endpoint_id);
+    END IF;
 END $$;
 
 CREATE FUNCTION webhook.refuse_name(name text) RETURNS void LANGUAGE plpgsql STABLE

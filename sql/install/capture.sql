@@ -21,6 +21,15 @@ CREATE FUNCTION webhook_attach(
     LANGUAGE c VOLATILE CALLED ON NULL INPUT SECURITY INVOKER
     AS 'MODULE_PATHNAME', 'webhook_attach_wrapper';
 
+-- Reads the table as the caller. See src/pg/capture/backfill.rs.
+CREATE FUNCTION webhook_backfill(
+    table_name regclass,
+    endpoint   bigint,
+    condition  text DEFAULT NULL
+) RETURNS bigint
+    LANGUAGE c VOLATILE CALLED ON NULL INPUT SECURITY INVOKER
+    AS 'MODULE_PATHNAME', 'webhook_backfill_wrapper';
+
 CREATE FUNCTION webhook_detach(
     table_name regclass,
     resource   text DEFAULT NULL,

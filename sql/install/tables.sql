@@ -29,7 +29,9 @@ CREATE TABLE webhook.attachment (
     exclude    text[] NOT NULL DEFAULT '{}',
     watch      text[],
     condition  text,
-    expand     jsonb NOT NULL DEFAULT '{}',
+    expand_names   text[] NOT NULL DEFAULT '{}',
+    expand_sources text[] NOT NULL DEFAULT '{}',  -- for each name a foreign-key column, or a function with its schema
+    expand_path    text[] NOT NULL DEFAULT '{}',  -- the schemas in which those functions find what they name
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CONSTRAINT attachment_resource_not_empty CHECK (resource OPERATOR(pg_catalog.<>) '')
 );

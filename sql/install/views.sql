@@ -55,7 +55,8 @@ SELECT a.id, a.table_name,
                        CASE WHEN w.action OPERATOR(pg_catalog.=) 'truncated' OR a.condition IS NOT NULL
                             THEN pg_catalog.concat('_', w.action) END)
                    AND t.tgenabled IN ('O', 'A'))) AS enabled,
-       a.resource, a.actions, a.key, a.columns, a.exclude, a.watch, a.condition, a.expand, a.as_action, a.always
+       a.resource, a.actions, a.key, a.columns, a.exclude, a.watch, a.condition,
+       pg_catalog.jsonb_object(a.expand_names, a.expand_sources) AS expand, a.as_action, a.always
   FROM webhook.attachment AS a;
 
 -- ---- Status --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ use crate::secret;
 
 /// The role that called: what SET ROLE says, outside of all SECURITY DEFINER functions.
 #[pg_extern(sql = false)]
-fn caller() -> Result<pg_sys::Oid, ErrorReport> {
+pub(super) fn caller() -> Result<pg_sys::Oid, ErrorReport> {
     // In index expressions, materialized views and the like PostgreSQL runs code of a table's owner, and the outer
     // role is whoever maintains the table: its rights must not be lent.
     // SAFETY: reads globals of this backend.

@@ -13,6 +13,7 @@ fn sqlstate(kind: Kind) -> PgSqlErrorCode {
         Kind::Duplicate => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
         Kind::Undefined => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
         Kind::UndefinedColumn => PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+        Kind::UndefinedFunction => PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
         Kind::WrongObject => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
         Kind::NotAllowed => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Kind::WrongState => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

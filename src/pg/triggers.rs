@@ -4,13 +4,11 @@
 //! no NEW; so with a condition each row operation has a trigger of its own, `webhook_pg_<id>_<operation>`, and PostgreSQL says
 //! which of them the condition does not fit. TRUNCATE has a statement trigger, `webhook_pg_<id>_truncated`.
 
-use std::ffi::CString;
-
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use super::attach::spi;
-use crate::error::{Error, Result};
+use super::condition::Condition;
 use crate::event::Operation;
 
 const CREATE: &str = include_str!("../../sql/statements/attach_trigger.sql");
@@ -25,8 +23,7 @@ pub(super) struct Triggers<'a> {
     /// The table's name with its schema, quoted.
     pub(super) qualified: &'a str,
     pub(super) actions: &'a [Operation],
-    /// Checked by [`check_condition`].
-    pub(super) condition: Option<&'a str>,
+    pub(super) condition: Option<&'a Condition>,
     pub(super) always: bool,
 }
 
@@ -42,9 +39,13 @@ pub(super) fn create(wanted: &Triggers<'_>) -> std::result::Result<(), ErrorRepo
                 .replace("{table}", wanted.qualified)
                 .replace("{level}", level)
                 // Last, so that nothing in it is taken for a place of ours. Its own line: it may end with a comment.
-                .replace("{when}", &when.map(|condition| format!("WHEN ({condition}\n)")).unwrap_or_default())
+                .replace(
+                    "{when}",
+                    &when.map(|condition| format!("WHEN ({}\n)", condition.text())).unwrap_or_default(),
+                )
         };
-        explaining(when, || Spi::run(&fill(CREATE))).map_err(spi)?;
+        let run = || Spi::run(&fill(CREATE));
+        when.map_or_else(run, |condition| condition.explaining(run)).map_err(spi)?;
         if wanted.always {
             Spi::run(&fill(ENABLE_ALWAYS)).map_err(spi)?;
         }
@@ -108,39 +109,4 @@ fn word(operation: Operation) -> &'static str {
         Operation::Deleted => "DELETE",
         Operation::Truncated => "TRUNCATE",
     }
-}
-
-/// Refuses what is no expression. A text that PostgreSQL's parser takes for one has balanced parentheses, quotes and
-/// comments and no semicolon, so it cannot leave the WHEN clause that it is put into.
-pub(super) fn check_condition(condition: &str) -> Result<()> {
-    let text = CString::new(condition).map_err(|_| Error::invalid("condition contains a zero byte"))?;
-    if condition.trim().is_empty() {
-        return Err(Error::invalid("condition is empty").hint("Leave it out to capture every change."));
-    }
-    explaining(Some(condition), || {
-        // SAFETY: a NUL-terminated text; the boundary turns errors into unwinding.
-        unsafe { pg_sys::raw_parser(text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_PLPGSQL_EXPR) }
-    });
-    Ok(())
-}
-
-/// Runs `act`; an error of PostgreSQL's gets the condition as DETAIL, and advice.
-fn explaining<T>(condition: Option<&str>, act: impl FnOnce() -> T) -> T {
-    let Some(condition) = condition else { return act() };
-    let detail: String = format!("The condition is {condition:?}.");
-    PgTryBuilder::new(std::panic::AssertUnwindSafe(act))
-        .catch_others(move |error| {
-            let (CaughtError::PostgresError(report)
-            | CaughtError::ErrorReport(report)
-            | CaughtError::RustPanic { ereport: report, .. }) = &error;
-            let known = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "webhook_pg")
-                .set_detail(detail.clone())
-                .set_hint(
-                    "Write an expression over OLD and NEW, such as NEW.status IS DISTINCT FROM OLD.status. An insert has no \
-                     OLD and a delete no NEW: name the actions that the condition fits.",
-                );
-            known.report(PgLogLevel::ERROR);
-            error.rethrow()
-        })
-        .execute()
 }

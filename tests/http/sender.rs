@@ -40,6 +40,7 @@ pub(crate) fn endpoint(url: &str) -> Endpoint {
         name: "receiver".to_owned(),
         url: webhook_pg::request::checked_url(url, true).unwrap(),
         method: Method::Post,
+        expands: vec![],
         events: vec![Pattern::parse("*").unwrap()],
         headers: vec![],
         basic_auth: None,

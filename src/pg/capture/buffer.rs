@@ -39,6 +39,7 @@ pub(super) struct Pending {
     pub(super) key: Text,
     pub(super) data: Text,
     pub(super) previous: Text,
+    pub(super) expanded: Text,
     pub(super) truncated: bool,
 }
 
@@ -75,6 +76,7 @@ pub(super) struct Texts {
     pub(super) key: Text,
     pub(super) data: Text,
     pub(super) previous: Text,
+    pub(super) expanded: Text,
     pub(super) truncated: bool,
 }
 
@@ -129,6 +131,7 @@ pub(super) fn push(plan: Rc<Plan>, operation: usize, occurred_at: i64, seq: Opti
             key: moved(texts.key),
             data: moved(texts.data),
             previous: moved(texts.previous),
+            expanded: moved(texts.expanded),
             truncated: texts.truncated,
         });
         // The limits are meant for the current subtransaction, whose events are a tail; looking for its start
@@ -167,9 +170,8 @@ impl Events {
         let mut pending = self.pending.split_off(from);
         for event in &mut pending {
             event.start -= start;
-            for text in [&mut event.key, &mut event.data, &mut event.previous].into_iter().flatten() {
-                *text -= start;
-            }
+            let texts = [&mut event.key, &mut event.data, &mut event.previous, &mut event.expanded];
+            texts.into_iter().flatten().for_each(|text| *text -= start);
         }
         Self { pending, bytes: self.bytes.split_off(start) }
     }

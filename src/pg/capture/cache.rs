@@ -152,7 +152,7 @@ unsafe extern "C-unwind" fn on_invalidation(_arg: pg_sys::Datum, relation: pg_sy
             return std::mem::take(cache);
         }
         let concerns = |found: &Found| match found {
-            Found::Plan(plan) => plan.table == relation,
+            Found::Plan(plan) => plan.table == relation || plan.depends.contains(&relation),
             Found::Nothing { table } => *table == relation,
         };
         let mut dropped = Cache::default();

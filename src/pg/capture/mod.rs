@@ -9,9 +9,11 @@
 //! the insert itself (no space, a lock), and then the statement fails with it, so that no change is missed.
 
 mod backend;
+mod backfill;
 mod buffer;
 mod cache;
 mod catalog;
+mod expand;
 mod late;
 mod pinned;
 mod plan;
@@ -26,6 +28,8 @@ use pgrx::prelude::*;
 
 use self::backend::Backend;
 use self::buffer::Texts;
+use self::expand::Changed;
+pub(super) use self::expand::foreign_key;
 use self::plan::Plan;
 use self::row::Values;
 use super::{guc, wake};
@@ -176,7 +180,7 @@ unsafe fn write(
     let Scratch { old, new, texts } = scratch;
     let limit = guc::max_payload_bytes();
     texts.bytes.clear();
-    (texts.previous, texts.truncated) = (None, false);
+    (texts.previous, texts.expanded, texts.truncated) = (None, None, false);
     // SAFETY: the caller's promise; the tuples stay where they are for the length of the call.
     unsafe {
         let updated = operation == 1;
@@ -194,16 +198,24 @@ unsafe fn write(
         };
         texts.data = texts.append(|out| row::write_object(out, plan.columns.iter(), new, limit));
         texts.truncated = texts.data.is_none();
+        if !texts.truncated && !plan.expansions.is_empty() {
+            let tuple = if updated { second } else { first };
+            let row = Changed { tuple, desc, values: new };
+            texts.expanded = texts.append(|out| expand::write(out, &plan.expansions, &row, limit));
+            texts.truncated = texts.expanded.is_none();
+        }
         if updated && !texts.truncated {
             let mut changed = plan.columns.iter().filter(|column| row::changed(column, old, new)).peekable();
             if changed.peek().is_some() {
                 texts.previous = texts.append(|out| row::write_object(out, changed, old, limit));
                 if texts.previous.is_none() {
-                    // Half an update would be worse than none: the whole event is thin.
-                    texts.data = None;
                     texts.truncated = true;
                 }
             }
+        }
+        if texts.truncated {
+            // Half an event would be worse than none: the whole of it is thin.
+            (texts.data, texts.previous, texts.expanded) = (None, None, None);
         }
     }
     true

@@ -13,17 +13,19 @@ use crate::pg::guc;
 const BLOCK: usize = 1024;
 
 /// The columns that capture fills, in the order of [`row`].
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 14] = [
     "xid",
     "seq",
     "occurred_at",
     "id",
+    "target",
     "truncated",
     "type",
     "operation",
     "key",
     "data",
     "previous",
+    "expanded",
     "context",
     "traceparent",
 ];
@@ -122,12 +124,14 @@ fn fill(rows: &mut Rows<{ COLUMNS.len() }>, xid: u64, events: &Events) {
             event.seq.map(pg_sys::Datum::from),
             Some(pg_sys::Datum::from(event.occurred_at)),
             Some(pg_sys::Datum::from(id.as_ptr())),
+            event.plan.target.map(pg_sys::Datum::from),
             Some(pg_sys::Datum::from(event.truncated)),
             Some(kind),
-            Some(operations[event.operation]),
+            operations.get(event.operation).copied(),
             stored(event.key),
             stored(event.data),
             stored(event.previous),
+            stored(event.expanded),
             session[0],
             session[1],
         ];

@@ -60,6 +60,11 @@ pub(super) struct Pinned {
 impl Pinned {
     /// Changes the settings that differ.
     pub(super) fn enter() -> Self {
+        Self::with_path(c"pg_catalog, pg_temp")
+    }
+
+    /// Changes the settings that differ, with this search path.
+    pub(super) fn with_path(wanted: &CStr) -> Self {
         let mut pinned = Self { level: None };
         // SAFETY: plain variables of a single-threaded backend; names and values are literals.
         unsafe {
@@ -80,8 +85,8 @@ impl Pinned {
                 pinned.set(c"TimeZone", c"UTC");
             }
             let path = pg_sys::namespace_search_path;
-            if path.is_null() || CStr::from_ptr(path) != c"pg_catalog, pg_temp" {
-                pinned.set(c"search_path", c"pg_catalog, pg_temp");
+            if path.is_null() || CStr::from_ptr(path) != wanted {
+                pinned.set(c"search_path", wanted);
             }
         }
         pinned

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 
 use super::catalog::{self, Tables};
+use super::expand::{Expansion, Wanted};
 use super::value::Writer;
 use crate::event::{Operation, Pattern};
 use crate::json;
@@ -16,20 +17,29 @@ use crate::pg::columns::{attribute, attribute_name};
 pub(super) const OPERATIONS: [Operation; 4] =
     [Operation::Created, Operation::Updated, Operation::Deleted, Operation::Truncated];
 
+/// The index in [`Plan::events`] of what `webhook_backfill` raises.
+pub(in crate::pg) const SNAPSHOT: usize = 4;
+
 /// What a trigger captures.
 pub(super) struct Plan {
     /// The table that the trigger stands on: of a partitioned table, the partition.
     pub(super) table: pg_sys::Oid,
+    /// For this endpoint alone.
+    pub(super) target: Option<i64>,
     /// Event types by operation; none where the attachment leaves it out.
-    pub(super) events: [Option<Vec<u8>>; 4],
+    pub(super) events: [Option<Vec<u8>>; 5],
     /// Whether an endpoint wants them.
-    pub(super) heard: [bool; 4],
+    pub(super) heard: [bool; 5],
     /// The columns that travel.
     pub(super) columns: Vec<Column>,
     /// The columns of the key.
     pub(super) key: Vec<Column>,
     /// Only a change of one of these raises an update; all captured columns if none.
     pub(super) watch: Option<Vec<Column>>,
+    /// What travels beside the row.
+    pub(super) expansions: Vec<Expansion>,
+    /// Other tables on whose definition the plan depends.
+    pub(super) depends: Vec<pg_sys::Oid>,
     /// Holds what the functions of the columns cache.
     _context: Context,
 }
@@ -47,10 +57,10 @@ pub(super) struct Column {
 }
 
 /// A memory context that is deleted with its owner.
-struct Context(pg_sys::MemoryContext);
+pub(super) struct Context(pub(super) pg_sys::MemoryContext);
 
 impl Context {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: a child of the top context lives until it is deleted.
         Self(unsafe {
             pg_sys::AllocSetContextCreateInternal(
@@ -107,16 +117,29 @@ impl Plan {
         listeners: &[Pattern],
     ) -> Option<Self> {
         // SAFETY: the caller's promise.
-        let (table, desc, name) =
-            unsafe { ((*relation).rd_id, (*relation).rd_att, CStr::from_ptr(trigger.tgname)) };
+        let (table, name) = unsafe { ((*relation).rd_id, CStr::from_ptr(trigger.tgname)) };
         let id = attachment_id(name)?;
+        // SAFETY: as above.
+        unsafe { Self::of(relation, id, tables, listeners, |attached| belongs(table, trigger, attached)) }
+    }
 
-        let (mut events, mut heard) = ([const { None }; 4], [false; 4]);
+    /// The plan of an attachment whose table `fits`.
+    ///
+    /// # Safety
+    /// An open, locked table.
+    pub(in crate::pg) unsafe fn of(
+        relation: pg_sys::Relation,
+        id: i64,
+        tables: &Tables,
+        listeners: &[Pattern],
+        fits: impl Fn(pg_sys::Oid) -> bool,
+    ) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let (table, desc) = unsafe { ((*relation).rd_id, (*relation).rd_att) };
+        let (mut events, mut heard) = ([const { None }; 5], [false; 5]);
         let mut lists = None;
         catalog::scan(tables.attachment, Some(id), |row| {
-            if !row.oid("table_name").is_some_and(|attached| belongs(table, trigger, attached)) {
-                return;
-            }
+            let Some(attached) = row.oid("table_name").filter(|attached| fits(*attached)) else { return };
             let (resource, as_action) = (row.text("resource").unwrap_or_default(), row.text("as_action"));
             let actions = row.texts("actions").unwrap_or_default();
             for ((event, heard), operation) in events.iter_mut().zip(&mut heard).zip(OPERATIONS) {
@@ -129,14 +152,22 @@ impl Plan {
                 *heard = listeners.iter().any(|pattern| pattern.matches(&text));
                 *event = Some(event_type);
             }
+            events[SNAPSHOT] = Some([resource.as_slice(), b".snapshot"].concat());
+            let expand = Wanted {
+                names: row.texts("expand_names").unwrap_or_default(),
+                sources: row.texts("expand_sources").unwrap_or_default(),
+                path: row.texts("expand_path").unwrap_or_default(),
+                attached,
+            };
             lists = Some((
                 row.texts("key"),
                 row.texts("columns"),
                 row.texts("exclude").unwrap_or_default(),
                 row.texts("watch"),
+                expand,
             ));
         });
-        let (key, columns, exclude, watch) = lists?;
+        let (key, columns, exclude, watch, expand) = lists?;
 
         let context = Context::new();
         // SAFETY: the context belongs to the plan; the descriptor to the open table.
@@ -149,14 +180,29 @@ impl Plan {
             None => (0..unsafe { (*desc).natts } as usize).collect(),
         };
         let excluded: Vec<usize> = exclude.iter().filter_map(found).collect();
-        let columns = positions.into_iter().filter(|at| !excluded.contains(at)).filter_map(column).collect();
+        let columns: Vec<Column> =
+            positions.into_iter().filter(|at| !excluded.contains(at)).filter_map(column).collect();
         let key = match key {
             Some(names) => names.iter().filter_map(found).filter_map(column).collect(),
             // SAFETY: the caller's promise.
             None => unsafe { primary_key(relation) }.into_iter().filter_map(column).collect(),
         };
         let watch = watch.map(|names| names.iter().filter_map(found).filter_map(column).collect());
-        Some(Self { table, events, heard, columns, key, watch, _context: context })
+        let mut depends = Vec::new();
+        // SAFETY: the caller's promise.
+        let expansions = unsafe { expand.expansions(relation, tables, &columns, &mut depends) };
+        Some(Self {
+            table,
+            target: None,
+            events,
+            heard,
+            columns,
+            key,
+            watch,
+            expansions,
+            depends,
+            _context: context,
+        })
     }
 }
 
@@ -165,7 +211,11 @@ impl Column {
     ///
     /// # Safety
     /// `at` is a column of `desc`; `context` lives longer than the column.
-    unsafe fn new(desc: pg_sys::TupleDesc, at: usize, context: pg_sys::MemoryContext) -> Option<Self> {
+    pub(super) unsafe fn new(
+        desc: pg_sys::TupleDesc,
+        at: usize,
+        context: pg_sys::MemoryContext,
+    ) -> Option<Self> {
         // SAFETY: the caller's promise.
         let attribute = unsafe { attribute(desc, at) };
         if attribute.attisdropped {
@@ -194,7 +244,7 @@ impl Column {
 ///
 /// # Safety
 /// `desc` is a tuple descriptor.
-unsafe fn position(desc: pg_sys::TupleDesc, name: &[u8]) -> Option<usize> {
+pub(super) unsafe fn position(desc: pg_sys::TupleDesc, name: &[u8]) -> Option<usize> {
     // SAFETY: `at` stays below `natts`.
     unsafe {
         (0..(*desc).natts as usize).find(|at| {

@@ -27,8 +27,13 @@ impl Values {
         }
     }
 
+    /// The value of the column at this position, unless it is null.
+    pub(super) fn at(&self, at: usize) -> Option<pg_sys::Datum> {
+        (!self.nulls[at]).then(|| self.datums[at])
+    }
+
     fn get(&self, column: &Column) -> Option<pg_sys::Datum> {
-        (!self.nulls[column.at]).then(|| self.datums[column.at])
+        self.at(column.at)
     }
 }
 

@@ -101,7 +101,7 @@ impl Function {
 }
 
 /// What `to_json` and we see in a type.
-fn base_type(oid: pg_sys::Oid) -> pg_sys::Oid {
+pub(super) fn base_type(oid: pg_sys::Oid) -> pg_sys::Oid {
     // SAFETY: a catalog lookup.
     unsafe { pg_sys::getBaseType(oid) }
 }

@@ -86,7 +86,6 @@ mod tests {
             ("'t', condition => 'OLD.a = 1'", "42P17"),
             ("'t', as_action => 'lists.changed'", "22023"),
             ("'t', as_action => '*'", "22023"),
-            ("'t', expand => '{\"a\": \"b\"}'", "0A000"),
             ("'pg_class'", "42809"),
             ("'webhook.outbox'", "42809"),
             ("'v'", "42809"),

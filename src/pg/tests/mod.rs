@@ -6,10 +6,12 @@
 )]
 
 mod attach;
+mod backfill;
 mod capture;
 mod changes;
 mod endpoints;
 mod events;
+mod expand;
 mod privileges;
 mod status;
 

@@ -1,0 +1,2 @@
+-- The row that a foreign key refers to, by its key.
+SELECT r.* FROM {only}{table} AS r WHERE {condition}

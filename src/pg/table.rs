@@ -1,0 +1,147 @@
+//! A table that the caller named, and what is asked of it before it is attached or read.
+
+use std::ffi::CStr;
+
+use pgrx::prelude::*;
+
+use crate::error::{Error, Kind, Result};
+
+/// A table as the caller named it.
+pub(super) struct Table {
+    pub(super) oid: pg_sys::Oid,
+    /// Its bare name.
+    pub(super) name: String,
+    /// Its name with its schema, quoted.
+    pub(super) qualified: String,
+}
+
+impl Table {
+    pub(super) fn find(oid: Option<pg_sys::Oid>) -> Result<Self> {
+        let oid = oid.ok_or_else(|| Error::invalid("table_name is null"))?;
+        // SAFETY: catalog lookups; the names are copied at once.
+        unsafe {
+            let name = pg_sys::get_rel_name(oid);
+            let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(oid));
+            if name.is_null() || schema.is_null() {
+                return Err(Error::new(Kind::Undefined, "the table does not exist")
+                    .detail(format!("Its oid is {}.", oid.to_u32())));
+            }
+            let qualified = pg_sys::quote_qualified_identifier(schema, name);
+            let copy = |text: *const std::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+            Ok(Self { oid, name: copy(name), qualified: copy(qualified) })
+        }
+    }
+
+    fn refuse(&self, reason: &str) -> Error {
+        Error::new(Kind::WrongObject, format!("changes of {} cannot be captured", self.qualified))
+            .detail(reason)
+    }
+
+    /// Refuses what has no row triggers, or whose rows are not the database's own.
+    pub(super) fn check_kind(&self) -> Result<()> {
+        // SAFETY: catalog lookups.
+        let (kind, persistence, schema) = unsafe {
+            let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(self.oid));
+            let ours = !schema.is_null() && CStr::from_ptr(schema) == c"webhook";
+            (pg_sys::get_rel_relkind(self.oid) as u8, pg_sys::get_rel_persistence(self.oid) as u8, ours)
+        };
+        let reason = match kind {
+            _ if self.oid.to_u32() < pg_sys::FirstNormalObjectId => "It is a system catalog.",
+            _ if schema => "It belongs to webhook_pg.",
+            b'v' => "It is a view: attach the tables behind it.",
+            b'm' => "It is a materialized view.",
+            b'f' => "It is a foreign table: its rows change elsewhere.",
+            b'r' | b'p' if persistence == b't' => "It is a temporary table.",
+            b'r' | b'p' => return Ok(()),
+            _ => "It is not a table.",
+        };
+        Err(self.refuse(reason))
+    }
+
+    pub(super) fn unlogged(&self) -> bool {
+        // SAFETY: a catalog lookup.
+        unsafe { pg_sys::get_rel_persistence(self.oid) as u8 == b'u' }
+    }
+
+    /// The right that CREATE TRIGGER wants, checked before anything is locked or written.
+    pub(super) fn check_trigger_right(&self) -> Result<()> {
+        // SAFETY: catalog lookups.
+        let answer = unsafe {
+            pg_sys::pg_class_aclcheck(
+                self.oid,
+                pg_sys::GetUserId(),
+                pg_sys::AclMode::from(pg_sys::ACL_TRIGGER),
+            )
+        };
+        if answer == pg_sys::AclResult::ACLCHECK_OK {
+            return Ok(());
+        }
+        Err(Error::new(Kind::NotAllowed, format!("permission denied for table {}", self.qualified))
+            .hint("Attaching a table needs the TRIGGER right on it."))
+    }
+
+    pub(super) fn check_owner(&self) -> Result<()> {
+        // SAFETY: catalog lookups.
+        let owner = unsafe {
+            #[cfg(feature = "pg15")]
+            let owner = pg_sys::pg_class_ownercheck(self.oid, pg_sys::GetUserId());
+            #[cfg(not(feature = "pg15"))]
+            let owner = pg_sys::object_ownercheck(pg_sys::RelationRelationId, self.oid, pg_sys::GetUserId());
+            owner
+        };
+        if owner {
+            return Ok(());
+        }
+        Err(Error::new(Kind::NotAllowed, format!("must be owner of table {}", self.qualified))
+            .hint("Only the owner of a table may drop its triggers."))
+    }
+
+    /// Takes the lock of CREATE TRIGGER, so that two attach calls for one table do not cross, and columns stay.
+    pub(super) fn lock(&self) {
+        // SAFETY: locks by oid until the end of the transaction.
+        unsafe { pg_sys::LockRelationOid(self.oid, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE) };
+    }
+
+    pub(super) fn check_columns(&self, names: &[String]) -> Result<()> {
+        for name in names {
+            let known = std::ffi::CString::new(name.as_str()).is_ok_and(|text| {
+                // SAFETY: a catalog lookup; system columns have negative numbers, dropped ones are not found.
+                unsafe { pg_sys::get_attnum(self.oid, text.as_ptr()) > 0 }
+            });
+            if !known {
+                return Err(Error::new(Kind::UndefinedColumn, "unknown column")
+                    .detail(format!("Table {} has no column {name:?}.", self.qualified))
+                    .hint(
+                        "Name columns as they are stored: in lower case unless they were created in quotes.",
+                    ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs as the owner of the private tables.
+pub(super) fn as_owner<T>(act: impl FnOnce() -> T) -> T {
+    struct Back(pg_sys::Oid, std::ffi::c_int);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            // SAFETY: what GetUserIdAndSecContext said.
+            unsafe { pg_sys::SetUserIdAndSecContext(self.0, self.1) };
+        }
+    }
+    let mut back = Back(pg_sys::InvalidOid, 0);
+    // SAFETY: the owner comes from the catalog; `back` restores the user even when an error unwinds.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"webhook".as_ptr(), false);
+        let attachment = pg_sys::get_relname_relid(c"attachment".as_ptr(), schema);
+        let relation = pg_sys::table_open(attachment, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+        let owner = (*(*relation).rd_rel).relowner;
+        pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        pg_sys::GetUserIdAndSecContext(&mut back.0, &mut back.1);
+        pg_sys::SetUserIdAndSecContext(
+            owner,
+            back.1 | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32,
+        );
+    }
+    act()
+}
