@@ -6,7 +6,7 @@
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, Spi};
+use pgrx::{AnyElement, Spi};
 
 use super::condition::Condition;
 use super::expansion;
@@ -39,7 +39,7 @@ fn webhook_attach(
     exclude: Names,
     watch: Names,
     condition: Option<String>,
-    expand: Option<JsonB>,
+    expand: Option<AnyElement>,
     as_action: Option<String>,
     always: Option<bool>,
 ) -> std::result::Result<i64, ErrorReport> {
@@ -68,13 +68,24 @@ fn webhook_attach(
         table.check_columns(list)?;
     }
     let expand =
-        expand.map(|JsonB(value)| expansion::read(&value, table.oid)).transpose()?.unwrap_or_default();
+        expand.map(|jsonb| expansion::read(jsonb.datum(), table.oid)).transpose()?.unwrap_or_default();
     if table.unlogged() {
         ereport!(
             WARNING,
             PgSqlErrorCode::ERRCODE_WARNING,
             format!("table {} is unlogged", table.qualified),
             "A crash empties the table without raising events, while the events of its changes survive."
+        );
+    }
+
+    if table.has_children() {
+        ereport!(
+            NOTICE,
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            format!(
+                "tables that inherit from {} are captured only where they are attached themselves",
+                table.qualified
+            )
         );
     }
 

@@ -23,18 +23,23 @@ pub(super) struct Expand {
     pub(super) path: Vec<String>,
 }
 
-/// Reads the parameter.
+/// Reads the parameter, a jsonb.
 ///
 /// # Errors
 /// 22023 for what is not an object of names, 42704 and 42883 for what does not exist, 42809 for functions of other types.
-pub(super) fn read(value: &Value, table: pg_sys::Oid) -> Result<Expand> {
-    let object = value.as_object().ok_or_else(|| Error::invalid("expand must be an object").hint(HINT))?;
+pub(super) fn read(jsonb: pg_sys::Datum, table: pg_sys::Oid) -> Result<Expand> {
+    // SAFETY: the datum is a jsonb; its text is read before the memory context can go. Not pgrx's own conversion, which panics
+    // on deep nesting.
+    let text = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(jsonb)]) };
+    let object: serde_json::Map<String, Value> = text
+        .and_then(|text| serde_json::from_slice(text.to_bytes()).ok())
+        .ok_or_else(|| Error::invalid("expand must be an object of names").hint(HINT))?;
     if object.len() > MAX_NAMES {
         return Err(Error::invalid("expand has too many names")
             .detail(format!("It has {}; {MAX_NAMES} are allowed.", object.len())));
     }
     let mut expand = Expand::default();
-    for (name, source) in object {
+    for (name, source) in &object {
         if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(Error::invalid("expand has a malformed name")
                 .detail(format!("The name is {name:?}."))

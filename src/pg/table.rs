@@ -58,6 +58,12 @@ impl Table {
         Err(self.refuse(reason))
     }
 
+    /// Whether tables inherit from it; partitions are not meant, they are part of it.
+    pub(super) fn has_children(&self) -> bool {
+        // SAFETY: catalog lookups; like PostgreSQL's own flag it may say yes when the last child is gone.
+        unsafe { pg_sys::get_rel_relkind(self.oid) as u8 == b'r' && pg_sys::has_subclass(self.oid) }
+    }
+
     pub(super) fn unlogged(&self) -> bool {
         // SAFETY: a catalog lookup.
         unsafe { pg_sys::get_rel_persistence(self.oid) as u8 == b'u' }

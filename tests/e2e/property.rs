@@ -18,7 +18,7 @@ const ROWS: u64 = 60;
 /// How long they write. `WEBHOOK_E2E_PROPERTY_SECONDS` changes it.
 fn duration() -> Duration {
     let given = std::env::var("WEBHOOK_E2E_PROPERTY_SECONDS").ok().and_then(|s| s.parse().ok());
-    secs(given.unwrap_or(20))
+    secs(given.unwrap_or(60))
 }
 
 /// SplitMix64, by Steele, Lea and Flood.
@@ -98,8 +98,10 @@ fn random_writers_leave_the_receiver_with_exactly_what_they_committed_in_order_o
         std::thread::sleep(duration());
         stop.store(true, Ordering::Relaxed);
     });
-    scene.wait_until_drained(secs(120));
-    scene.fence(1_000_000);
+    // One request at a time, in order: this one comes last.
+    scene.insert([1_000_000]);
+    scene.receiver.wait_for_rows([1_000_000], secs(300));
+    scene.wait_for_deliveries("pending", 0);
 
     let mut rows: BTreeMap<i64, i64> = BTreeMap::new();
     for (n, request) in scene.receiver.requests().iter().enumerate() {

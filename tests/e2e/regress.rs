@@ -122,7 +122,7 @@ fn the_sql_of_the_readme_and_of_the_docs_is_tested() {
 }
 
 /// The contents of the fenced blocks marked `sql`.
-fn sql_blocks(markdown: &str) -> Vec<String> {
+pub fn sql_blocks(markdown: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut lines = markdown.lines();
     while let Some(line) = lines.next() {

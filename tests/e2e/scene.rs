@@ -121,7 +121,7 @@ impl Drop for Scene<'_> {
             eprintln!(
                 "{} requests came, rows: {:?}",
                 self.receiver.count(),
-                self.receiver.rows().iter().take(20)
+                self.receiver.rows().iter().take(20).collect::<Vec<_>>()
             );
         }
         // A test that stopped the server or dropped the extension has nothing to clean up.

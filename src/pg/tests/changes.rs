@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 mod tests {
     use pgrx::prelude::*;
 
-    use crate::pg::tests::{contacts, events, register, run, types};
+    use crate::pg::tests::{contacts, events, one, register, run, sqlstate, types};
 
     #[pg_test]
     fn merge_raises_one_event_for_each_row_it_changes() {
@@ -99,5 +99,76 @@ mod tests {
         run("WITH added AS (INSERT INTO contact VALUES (1, 'a', 20) RETURNING id) SELECT id FROM added");
         run("UPDATE adults SET name = 'b'");
         assert_eq!(types(), "contact.created contact.updated");
+    }
+
+    #[pg_test]
+    fn copy_raises_one_event_for_each_row_and_a_failing_copy_none() {
+        contacts();
+        run("COPY contact (id) FROM PROGRAM 'seq 1 2500'");
+        assert_eq!(one::<i64>("SELECT count(DISTINCT data) FROM webhook.outbox"), 2500);
+        assert_eq!(sqlstate("COPY contact (id) FROM PROGRAM 'seq 3000 5000; echo x'"), "22P02");
+        assert_eq!(one::<i64>("SELECT count(*) FROM webhook.outbox"), 2500);
+    }
+
+    #[pg_test]
+    fn partitions_of_partitions_are_captured_as_long_as_they_belong_to_the_root() {
+        register("all", "");
+        run("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE p_low PARTITION OF p FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+             CREATE TABLE p_1 PARTITION OF p_low FOR VALUES FROM (0) TO (5);
+             SELECT webhook_attach('p');
+             CREATE TABLE p_2 PARTITION OF p_low FOR VALUES FROM (5) TO (10);
+             INSERT INTO p VALUES (1), (6); INSERT INTO p_low VALUES (2); INSERT INTO p_2 VALUES (7);
+             ALTER TABLE p_low DETACH PARTITION p_2;
+             INSERT INTO p_2 VALUES (8)");
+        assert_eq!(
+            one::<String>("SELECT string_agg(type || key, ' ' ORDER BY seq) FROM webhook.outbox"),
+            r#"p.created{"id":1} p.created{"id":6} p.created{"id":2} p.created{"id":7}"#
+        );
+    }
+
+    #[pg_test]
+    fn what_a_foreign_key_sets_or_cascades_is_an_update_of_the_child() {
+        contacts();
+        run("CREATE TABLE note (id int PRIMARY KEY, contact_id bigint REFERENCES contact ON DELETE SET NULL ON UPDATE CASCADE);
+             SELECT webhook_attach('note');
+             INSERT INTO contact VALUES (1); INSERT INTO note VALUES (1, 1);
+             UPDATE contact SET id = 2; DELETE FROM contact");
+        assert_eq!(
+            one::<Vec<String>>(
+                "SELECT array_agg(data || previous ORDER BY seq) FROM webhook.outbox WHERE type = 'note.updated'"
+            ),
+            [r#"{"id":1,"contact_id":2}{"contact_id":1}"#, r#"{"id":1,"contact_id":null}{"contact_id":2}"#]
+        );
+    }
+
+    #[pg_test]
+    fn truncate_cascade_is_one_event_for_each_attached_table() {
+        register("all", "");
+        run("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int REFERENCES a); CREATE TABLE c (id int);
+             SELECT webhook_attach('a', actions => '{truncated}'), webhook_attach('b', actions => '{truncated}'),
+                    webhook_attach('c', actions => '{truncated}');
+             INSERT INTO a VALUES (1), (2); TRUNCATE a CASCADE");
+        let mut all: Vec<String> = types().split(' ').map(str::to_owned).collect();
+        all.sort();
+        assert_eq!(all, ["a.truncated", "b.truncated"]);
+    }
+
+    #[pg_test]
+    fn the_local_role_of_replication_captures_and_the_replica_role_does_not() {
+        contacts();
+        run("SET LOCAL session_replication_role = local; INSERT INTO contact VALUES (1);
+             SET LOCAL session_replication_role = replica; INSERT INTO contact VALUES (2)");
+        assert_eq!(types(), "contact.created");
+    }
+
+    #[pg_test]
+    fn a_disabled_trigger_captures_nothing_and_shows() {
+        contacts();
+        run("ALTER TABLE contact DISABLE TRIGGER USER; INSERT INTO contact VALUES (1)");
+        assert_eq!(types(), "");
+        assert!(!one::<bool>("SELECT ok FROM webhook_status() WHERE check_name = 'attachments'"));
+        run("ALTER TABLE contact ENABLE TRIGGER USER; INSERT INTO contact VALUES (2)");
+        assert_eq!(types(), "contact.created");
     }
 }

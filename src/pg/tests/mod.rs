@@ -12,6 +12,7 @@ mod changes;
 mod endpoints;
 mod events;
 mod expand;
+mod hostile;
 mod privileges;
 mod status;
 

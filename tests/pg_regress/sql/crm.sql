@@ -16,10 +16,19 @@ SELECT webhook_attach('contact_metadata', actions => '{updated}', watch => '{val
 
 SELECT webhook_attach('list_member', resource => 'contact', key => '{contact_id}', as_action => 'lists_changed') IS NOT NULL AS attached;
 
+CREATE FUNCTION subscriber(e campaign_event) RETURNS json STABLE LANGUAGE sql AS $$
+    SELECT json_build_object('email', c.email, 'name', concat_ws(' ', c.first_name, c.last_name),
+        'fields', (SELECT json_object_agg(m.name, m.value ORDER BY m.name) FROM contact_metadata m WHERE m.contact_id = c.id),
+        'lists', (SELECT json_agg(l.name ORDER BY l.name) FROM list_member lm JOIN list l ON l.id = lm.list_id
+                   WHERE lm.contact_id = c.id))
+      FROM contact c WHERE c.id = e.contact_id
+$$;
 SELECT webhook_attach('campaign_event', resource => 'campaign', actions => '{created}', key => '{campaign_id}',
-    as_action => 'opened', condition => $$NEW.kind = 'opened'$$) IS NOT NULL AS attached;
+    as_action => 'opened', condition => $$NEW.kind = 'opened'$$,
+    expand => '{"campaign": "campaign_id", "subscriber": "subscriber"}') IS NOT NULL AS attached;
 SELECT webhook_attach('campaign_event', resource => 'campaign', actions => '{created}', key => '{campaign_id}',
-    as_action => 'clicked', condition => $$NEW.kind = 'clicked'$$) IS NOT NULL AS attached;
+    as_action => 'clicked', condition => $$NEW.kind = 'clicked'$$,
+    expand => '{"campaign": "campaign_id", "subscriber": "subscriber"}') IS NOT NULL AS attached;
 
 SELECT webhook_attach('task', actions => '{updated}', as_action => 'done',
     condition => $$NEW.status = 'done' AND OLD.status IS DISTINCT FROM 'done'$$) IS NOT NULL AS attached;
@@ -30,7 +39,7 @@ SELECT id IS NOT NULL AS registered FROM webhook_register('https://pay.example.c
 SELECT id IS NOT NULL AS registered FROM webhook_register('https://push.example.com/in', name => 'push',
     events => '{contact.lists_changed,contact_metadata.*,list.*,task.*,note.*,timeline_event.*}', method => 'PUT');
 SELECT id IS NOT NULL AS registered FROM webhook_register('https://hooks.example.com/campaign', name => 'campaign',
-    events => '{campaign.*}', attempt_interval => '1 minute', max_attempts => 6);
+    events => '{campaign.*}', expands => '{campaign,subscriber}', attempt_interval => '1 minute', max_attempts => 6);
 
 INSERT INTO contact (id, last_name) VALUES (1, 'Lovelace'), (2, 'Hopper');
 INSERT INTO list (id, name) VALUES (1, 'News');
