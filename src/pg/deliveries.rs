@@ -3,10 +3,12 @@
 //! One call below SQL costs a third of `write_deliveries.sql`, which evaluates constraints and looks for a row first. Should
 //! there be one all the same, the unique index refuses, and the caller writes with that statement instead.
 
+use std::rc::Rc;
+
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::append::{self, Rows, text};
+use super::append::{self, Rows, Target, text};
 use super::rows::{error_text, int4, milliseconds, response, state_word, status, timestamptz, xid_to_sql};
 use crate::engine::Settled;
 use crate::outcome::State;
@@ -41,7 +43,8 @@ pub(super) fn insert(settled: &[&Settled], logged: impl Fn(&Settled) -> bool) {
     };
     // SAFETY: as above; SPI's memory context lives until the end of the transaction.
     unsafe {
-        append::append(table, &COLUMNS, |rows| {
+        let target = |relation| Rc::new(Target::of(relation, &COLUMNS));
+        append::append(table, target, |rows| {
             settled.iter().for_each(|row| fill(rows, sequence, row, logged(row)));
         });
         // The statements that follow see the rows.

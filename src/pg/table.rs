@@ -6,6 +6,11 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, Kind, Result};
 
+unsafe extern "C-unwind" {
+    /// catalog/pg_inherits.h
+    fn has_subclass(relationId: pg_sys::Oid) -> bool;
+}
+
 /// A table as the caller named it.
 pub(super) struct Table {
     pub(super) oid: pg_sys::Oid,
@@ -61,7 +66,10 @@ impl Table {
     /// Whether tables inherit from it; partitions are not meant, they are part of it.
     pub(super) fn has_children(&self) -> bool {
         // SAFETY: catalog lookups; like PostgreSQL's own flag it may say yes when the last child is gone.
-        unsafe { pg_sys::get_rel_relkind(self.oid) as u8 == b'r' && pg_sys::has_subclass(self.oid) }
+        unsafe {
+            pg_sys::get_rel_relkind(self.oid) as u8 == b'r'
+                && pg_sys::ffi::pg_guard_ffi_boundary(|| has_subclass(self.oid))
+        }
     }
 
     pub(super) fn unlogged(&self) -> bool {

@@ -11,12 +11,16 @@ use pgrx::prelude::*;
 
 use super::backend::Backend;
 use super::catalog::{self, Tables};
+use super::outbox::COLUMNS;
 use super::plan::Plan;
 use crate::event::Pattern;
+use crate::pg::append::Target;
 
 #[derive(Default)]
 struct Cache {
     tables: Option<Tables>,
+    /// What is known of the outbox.
+    outbox: Option<Rc<Target<{ COLUMNS.len() }>>>,
     /// The patterns of all endpoints that are not inactive.
     listeners: Option<Rc<Vec<Pattern>>>,
     /// By trigger; `None` for triggers that capture nothing.
@@ -31,7 +35,8 @@ enum Found {
     Nothing { table: pg_sys::Oid },
 }
 
-static CACHE: Backend<Cache> = Backend::new(Cache { tables: None, listeners: None, plans: None, last: None });
+static CACHE: Backend<Cache> =
+    Backend::new(Cache { tables: None, outbox: None, listeners: None, plans: None, last: None });
 /// Counts invalidations, so that a plan knows whether one came while it was made.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// An invalidation came while the cache was in use: throw all away at the next look.
@@ -112,6 +117,20 @@ pub(super) fn tables() -> Option<Tables> {
         CACHE.with(|cache| cache.tables = tables);
     }
     tables
+}
+
+/// What is known of the outbox, which is open.
+pub(super) fn outbox(relation: pg_sys::Relation) -> Rc<Target<{ COLUMNS.len() }>> {
+    if let Some(outbox) = CACHE.with(|cache| cache.outbox.clone()) {
+        return outbox;
+    }
+    let before = GENERATION.load(Ordering::Relaxed);
+    // SAFETY: the caller has opened the table.
+    let outbox = Rc::new(unsafe { Target::of(relation, &COLUMNS) });
+    if GENERATION.load(Ordering::Relaxed) == before {
+        CACHE.with(|cache| cache.outbox = Some(outbox.clone()));
+    }
+    outbox
 }
 
 /// The patterns of all endpoints that are not inactive: a paused or disabled one gets its events later.

@@ -4,6 +4,7 @@ use pgrx::pg_sys;
 
 use super::backend::Backend;
 use super::buffer::Events;
+use super::cache;
 use super::catalog::Tables;
 use super::plan::OPERATIONS;
 use crate::pg::append::{self, Rows, text};
@@ -13,7 +14,7 @@ use crate::pg::guc;
 const BLOCK: usize = 1024;
 
 /// The columns that capture fills, in the order of [`row`].
-const COLUMNS: [&str; 14] = [
+pub(super) const COLUMNS: [&str; 14] = [
     "xid",
     "seq",
     "occurred_at",
@@ -63,13 +64,24 @@ fn scratch() -> pg_sys::MemoryContext {
     })
 }
 
-/// One UUID version 7 for each event. The randomness comes straight from the kernel: a generator in the process would
-/// be copied by every fork.
+/// Random bytes for ids that are not used yet. A backend never forks, and the postmaster captures nothing, so no two processes
+/// have the same.
+static RANDOM: Backend<Vec<[u8; 10]>> = Backend::new(Vec::new());
+/// Ids for which the operating system is asked at a time: a call costs as much as a tenth of a single-row capture.
+const RANDOM_IDS: usize = 64;
+
+/// One UUID version 7 for each event.
 fn ids(count: usize) -> Vec<[u8; 16]> {
-    let mut random = vec![[0u8; 10]; count];
-    if let Err(error) = getrandom::fill(random.as_flattened_mut()) {
-        pgrx::error!("webhook_pg: no random bytes from the operating system: {error}");
-    }
+    let random = RANDOM.with(|kept| {
+        if kept.len() < count {
+            let mut fresh = vec![[0u8; 10]; count.max(RANDOM_IDS)];
+            if let Err(error) = getrandom::fill(fresh.as_flattened_mut()) {
+                pgrx::error!("webhook_pg: no random bytes from the operating system: {error}");
+            }
+            *kept = fresh;
+        }
+        kept.split_off(kept.len() - count)
+    });
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);
     let id =
@@ -91,7 +103,7 @@ pub(super) fn insert(tables: &Tables, xid: u64, events: &Events) {
         if snapshot {
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
-        append::append(tables.outbox, &COLUMNS, |rows| fill(rows, xid, events));
+        append::append(tables.outbox, |relation| cache::outbox(relation), |rows| fill(rows, xid, events));
         if snapshot {
             pg_sys::PopActiveSnapshot();
         }
@@ -102,10 +114,10 @@ pub(super) fn insert(tables: &Tables, xid: u64, events: &Events) {
 
 /// One row for each event, in the current memory context.
 fn fill(rows: &mut Rows<{ COLUMNS.len() }>, xid: u64, events: &Events) {
-    let operations = OPERATIONS.map(|operation| text(operation.as_str().as_bytes()));
     let session = [guc::context(), guc::traceparent()].map(|setting| setting.map(|s| text(s.as_bytes())));
     let ids = ids(events.pending.len());
     let mut event_type = None;
+    let mut operation = None;
     for (event, id) in events.pending.iter().zip(&ids) {
         let kind = event.plan.events[event.operation].as_deref().unwrap_or_default();
         let kind = match event_type {
@@ -113,6 +125,14 @@ fn fill(rows: &mut Rows<{ COLUMNS.len() }>, xid: u64, events: &Events) {
             _ => {
                 let datum = text(kind);
                 event_type = Some((kind, datum));
+                datum
+            }
+        };
+        let operation = match operation {
+            Some((known, datum)) if known == event.operation => datum,
+            _ => {
+                let datum = OPERATIONS.get(event.operation).map(|word| text(word.as_str().as_bytes()));
+                operation = Some((event.operation, datum));
                 datum
             }
         };
@@ -127,7 +147,7 @@ fn fill(rows: &mut Rows<{ COLUMNS.len() }>, xid: u64, events: &Events) {
             event.plan.target.map(pg_sys::Datum::from),
             Some(pg_sys::Datum::from(event.truncated)),
             Some(kind),
-            operations.get(event.operation).copied(),
+            operation,
             stored(event.key),
             stored(event.data),
             stored(event.previous),
