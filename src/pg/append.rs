@@ -65,7 +65,8 @@ impl<const COLUMNS: usize> Target<COLUMNS> {
                 pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
                 pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
             );
-            let before = std::mem::replace(&mut *(&raw mut pg_sys::CurrentMemoryContext), context);
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = context;
             let desc = pg_sys::CreateTupleDescCopy((*relation).rd_att);
             let index = Index::only_one_of(relation);
             pg_sys::CurrentMemoryContext = before;

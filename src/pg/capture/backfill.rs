@@ -146,7 +146,7 @@ unsafe fn statement(table: &Table, relation: pg_sys::Relation, condition: Option
         }
         (*(*relation).rd_rel).relkind as u8 != b'p'
     };
-    super::expand::fill(
+    super::query::fill(
         ROWS,
         &[
             ("{columns}", &columns),

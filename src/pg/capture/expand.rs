@@ -3,7 +3,7 @@
 //! Evaluated when the change is captured, as the invoker, with a snapshot that sees the change; each in a subtransaction, so
 //! that one that fails is null and the user's statement goes on.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 
@@ -12,6 +12,7 @@ use pgrx::prelude::*;
 use super::catalog::{self, Tables};
 use super::pinned::Pinned;
 use super::plan::{Column, Context, position};
+use super::query::{Query, fill};
 use super::row::{self, Values};
 use super::value;
 use crate::json;
@@ -30,9 +31,9 @@ pub(super) struct Expansion {
 
 enum Source {
     /// The row that a foreign key refers to.
-    Row { statement: Statement, key: Vec<usize>, filters: Vec<Filter>, shape: RefCell<Option<Rc<Shape>>> },
+    Row { query: Query, key: Vec<usize>, filters: Vec<Filter>, shape: RefCell<Option<Rc<Shape>>> },
     /// What a function of the row says.
-    Function { statement: Statement, search_path: CString },
+    Function { query: Query, search_path: CString },
     /// The foreign key is gone since it was attached.
     Nothing,
 }
@@ -49,13 +50,6 @@ struct Shape {
     desc: pg_sys::TupleDesc,
     columns: Vec<Column>,
     _context: Context,
-}
-
-/// A statement, prepared when it is needed.
-struct Statement {
-    text: CString,
-    types: Vec<pg_sys::Oid>,
-    plan: Cell<pg_sys::SPIPlanPtr>,
 }
 
 /// What stands in the attachment.
@@ -121,7 +115,7 @@ impl Wanted {
             depends.push(self.attached);
             let text = fill(FUNCTION, &[("{row_type}", &row_type), ("{function}", function)]);
             let types = vec![(*(*relation).rd_rel).reltype];
-            Source::Function { statement: Statement::new(text, types), search_path: path(&self.path) }
+            Source::Function { query: Query::new(text, types), search_path: path(&self.path) }
         }
     }
 }
@@ -137,17 +131,6 @@ fn path(schemas: &[Vec<u8>]) -> CString {
         text.extend_from_slice(b", ");
     }
     text.extend_from_slice(b"pg_temp");
-    CString::new(text).unwrap_or_default()
-}
-
-/// Puts texts into the places of a statement, in the database's encoding.
-pub(super) fn fill(statement: &str, places: &[(&str, &[u8])]) -> CString {
-    let mut text = statement.as_bytes().to_vec();
-    for (place, value) in places {
-        if let Some(at) = text.windows(place.len()).position(|window| window == place.as_bytes()) {
-            text.splice(at..at + place.len(), value.iter().copied());
-        }
-    }
     CString::new(text).unwrap_or_default()
 }
 
@@ -227,7 +210,7 @@ unsafe fn reference(
                 filters.push(Filter { columns, exclude });
             }
         });
-        Source::Row { statement: Statement::new(text, types), key, filters, shape: RefCell::new(None) }
+        Source::Row { query: Query::new(text, types), key, filters, shape: RefCell::new(None) }
     }
 }
 
@@ -304,14 +287,14 @@ impl Source {
                     out.extend_from_slice(b"null");
                     Ok(true)
                 }
-                Self::Row { statement, key, filters, shape } => {
+                Self::Row { query, key, filters, shape } => {
                     let Some(mut key) = key.iter().map(|at| row.values.at(*at)).collect::<Option<Vec<_>>>()
                     else {
                         out.extend_from_slice(b"null");
                         return Ok(true);
                     };
                     subtransaction(|| {
-                        statement.run(&mut key, |found| match found {
+                        query.run(&mut key, |found| match found {
                             Some((tuple, desc)) => {
                                 let shape = Shape::cached(shape, desc, filters);
                                 let mut values = Values::default();
@@ -322,10 +305,10 @@ impl Source {
                         })
                     })
                 }
-                Self::Function { statement, search_path } => subtransaction(|| {
+                Self::Function { query, search_path } => subtransaction(|| {
                     let _pinned = Pinned::with_path(search_path);
                     let datum = pg_sys::heap_copy_tuple_as_datum(row.tuple, row.desc);
-                    statement.run(&mut [datum], |found| {
+                    query.run(&mut [datum], |found| {
                         let Some((tuple, desc)) = found else { return push_null(out) };
                         let mut null = false;
                         let json = pg_sys::SPI_getbinval(tuple, desc, 1, &mut null);
@@ -358,9 +341,8 @@ impl Shape {
         filters: &[Filter],
     ) -> Rc<Self> {
         // SAFETY: both descriptors are alive.
-        if let Some(shape) = cache.borrow().as_ref()
-            && unsafe { pg_sys::equalTupleDescs(shape.desc, desc) }
-        {
+        let same = |shape: &Rc<Self>| unsafe { pg_sys::equalTupleDescs(shape.desc, desc) };
+        if let Some(shape) = cache.borrow().as_ref().filter(|shape| same(shape)) {
             return shape.clone();
         }
         let context = Context::new();
@@ -388,54 +370,5 @@ impl Filter {
     fn lets(&self, name: &[u8]) -> bool {
         let named = |list: &Vec<Vec<u8>>| list.iter().any(|column| column == name);
         self.columns.as_ref().is_none_or(named) && !named(&self.exclude)
-    }
-}
-
-impl Statement {
-    fn new(text: CString, types: Vec<pg_sys::Oid>) -> Self {
-        Self { text, types, plan: Cell::new(std::ptr::null_mut()) }
-    }
-
-    /// Runs it, and hands its only row to `read`.
-    ///
-    /// # Safety
-    /// The arguments are of the statement's types. On error the abort of the subtransaction cleans up.
-    unsafe fn run<R>(
-        &self,
-        arguments: &mut [pg_sys::Datum],
-        read: impl FnOnce(Option<(pg_sys::HeapTuple, pg_sys::TupleDesc)>) -> R,
-    ) -> R {
-        // SAFETY: what a procedural language does. The snapshot is new (not read-only), so it sees the change itself.
-        unsafe {
-            pg_sys::SPI_connect();
-            if self.plan.get().is_null() {
-                let mut types = self.types.clone();
-                let plan = pg_sys::SPI_prepare(self.text.as_ptr(), types.len() as i32, types.as_mut_ptr());
-                if plan.is_null() {
-                    error!("the statement could not be prepared");
-                }
-                pg_sys::SPI_keepplan(plan);
-                self.plan.set(plan);
-            }
-            let status =
-                pg_sys::SPI_execute_plan(self.plan.get(), arguments.as_mut_ptr(), std::ptr::null(), false, 1);
-            if status != pg_sys::SPI_OK_SELECT as i32 || pg_sys::SPI_tuptable.is_null() {
-                error!("the statement answered {status}");
-            }
-            let table = &*pg_sys::SPI_tuptable;
-            let row = (pg_sys::SPI_processed > 0).then(|| (*table.vals, table.tupdesc));
-            let result = read(row);
-            pg_sys::SPI_finish();
-            result
-        }
-    }
-}
-
-impl Drop for Statement {
-    fn drop(&mut self) {
-        if !self.plan.get().is_null() {
-            // SAFETY: kept by `run`, and nothing runs it any more.
-            unsafe { pg_sys::SPI_freeplan(self.plan.get()) };
-        }
     }
 }

@@ -17,6 +17,7 @@ mod expand;
 mod late;
 mod pinned;
 mod plan;
+mod query;
 mod row;
 mod value;
 

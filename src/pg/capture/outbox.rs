@@ -103,7 +103,7 @@ pub(super) fn insert(tables: &Tables, xid: u64, events: &Events) {
         if snapshot {
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
-        append::append(tables.outbox, |relation| cache::outbox(relation), |rows| fill(rows, xid, events));
+        append::append(tables.outbox, cache::outbox, |rows| fill(rows, xid, events));
         if snapshot {
             pg_sys::PopActiveSnapshot();
         }
