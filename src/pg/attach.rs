@@ -10,6 +10,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Spi};
 
+use super::encoding::{self, Text};
 use super::triggers::{self, Triggers};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Operation, Pattern};
@@ -17,7 +18,7 @@ use crate::event::{Operation, Pattern};
 const UPSERT: &str = include_str!("../../sql/statements/attachment_upsert.sql");
 const DELETE: &str = include_str!("../../sql/statements/attachment_delete.sql");
 
-type Names = Option<Vec<Option<String>>>;
+type Names = Option<Vec<Option<Text>>>;
 
 /// Captures a table's changes as events of a resource, and answers the attachment's id.
 ///
@@ -28,15 +29,15 @@ type Names = Option<Vec<Option<String>>>;
 #[allow(clippy::too_many_arguments)] // the SQL contract
 fn webhook_attach(
     table_name: Option<pg_sys::Oid>,
-    resource: Option<String>,
+    resource: Option<Text>,
     actions: Names,
     key: Names,
     columns: Names,
     exclude: Names,
     watch: Names,
-    condition: Option<String>,
+    condition: Option<Text>,
     expand: Option<JsonB>,
-    as_action: Option<String>,
+    as_action: Option<Text>,
     always: Option<bool>,
 ) -> std::result::Result<i64, ErrorReport> {
     let expands = expand.is_some_and(|JsonB(value)| value.as_object().is_none_or(|map| !map.is_empty()));
@@ -48,8 +49,8 @@ fn webhook_attach(
     table.check_kind()?;
     table.check_trigger_right()?;
     let resource = resource.unwrap_or_else(|| table.name.clone());
-    check_resource(&resource)?;
-    check_as_action(as_action.as_deref())?;
+    check_resource(&resource.plain())?;
+    check_as_action(as_action.as_ref().map(Text::plain).as_deref())?;
     if let Some(condition) = &condition {
         triggers::check_condition(condition)?;
     }
@@ -73,7 +74,7 @@ fn webhook_attach(
         ereport!(
             WARNING,
             PgSqlErrorCode::ERRCODE_WARNING,
-            format!("table {} is unlogged", table.qualified),
+            encoding::message(format!("table {} is unlogged", table.qualified.plain())),
             "A crash empties the table without raising events, while the events of its changes survive."
         );
     }
@@ -84,14 +85,14 @@ fn webhook_attach(
         Spi::connect_mut(|client| {
             let arguments: [DatumWithOid; 10] = [
                 table.oid.into(),
-                resource.as_str().into(),
-                as_action.as_deref().into(),
+                resource.into(),
+                as_action.into(),
                 words.into(),
                 key.into(),
                 columns.into(),
                 exclude.into(),
                 watch.into(),
-                condition.as_deref().into(),
+                condition.clone().into(),
                 always.into(),
             ];
             client.update(UPSERT, Some(1), &arguments)?.first().get_one::<i64>()
@@ -100,13 +101,12 @@ fn webhook_attach(
     .map_err(spi)?
     .ok_or_else(|| Error::new(Kind::WrongState, "the attachment was not stored"))?;
 
-    let condition = condition.as_deref();
     triggers::create(&Triggers {
         id,
         table: table.oid,
         qualified: &table.qualified,
         actions: &actions,
-        condition,
+        condition: condition.as_ref(),
         always,
     })?;
     Ok(id)
@@ -119,15 +119,15 @@ fn webhook_attach(
 #[pg_extern(sql = false)]
 fn webhook_detach(
     table_name: Option<pg_sys::Oid>,
-    resource: Option<String>,
-    as_action: Option<String>,
+    resource: Option<Text>,
+    as_action: Option<Text>,
 ) -> std::result::Result<i32, ErrorReport> {
     let table = Table::find(table_name)?;
     table.check_owner()?;
     let ids: Vec<i64> = as_owner(|| {
         Spi::connect_mut(|client| {
             let arguments: [DatumWithOid; 3] =
-                [table.oid.into(), resource.as_deref().into(), as_action.as_deref().into()];
+                [table.oid.into(), resource.into(), as_action.into()];
             client
                 .update(DELETE, None, &arguments)?
                 .filter_map(|row| row.get::<i64>(1).transpose())
@@ -147,16 +147,16 @@ pub(super) fn spi(error: pgrx::spi::Error) -> ErrorReport {
 }
 
 /// A list of names without nulls.
-fn names(parameter: &str, list: Names) -> Result<Option<Vec<String>>> {
+fn names(parameter: &str, list: Names) -> Result<Option<Vec<Text>>> {
     list.map(|list| {
         list.into_iter()
-            .collect::<Option<Vec<String>>>()
+            .collect::<Option<Vec<Text>>>()
             .ok_or_else(|| Error::invalid(format!("{parameter} contains a null")))
     })
     .transpose()
 }
 
-fn parse_actions(words: Option<Vec<String>>) -> Result<Vec<Operation>> {
+fn parse_actions(words: Option<Vec<Text>>) -> Result<Vec<Operation>> {
     let words = words.unwrap_or_default();
     if words.is_empty() {
         return Err(
@@ -164,7 +164,7 @@ fn parse_actions(words: Option<Vec<String>>) -> Result<Vec<Operation>> {
         );
     }
     let mut actions = Vec::new();
-    for word in words {
+    for word in words.iter().map(Text::plain) {
         match Operation::parse(&word) {
             Some(action) if actions.contains(&action) => {}
             Some(action) => actions.push(action),
@@ -207,9 +207,9 @@ fn check_as_action(as_action: Option<&str>) -> Result<()> {
 struct Table {
     oid: pg_sys::Oid,
     /// Its bare name.
-    name: String,
+    name: Text,
     /// Its name with its schema, quoted.
-    qualified: String,
+    qualified: Text,
 }
 
 impl Table {
@@ -224,13 +224,13 @@ impl Table {
                     .detail(format!("Its oid is {}.", oid.to_u32())));
             }
             let qualified = pg_sys::quote_qualified_identifier(schema, name);
-            let copy = |text: *const std::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+            let copy = |text: *const std::ffi::c_char| Text::stored(CStr::from_ptr(text));
             Ok(Self { oid, name: copy(name), qualified: copy(qualified) })
         }
     }
 
     fn refuse(&self, reason: &str) -> Error {
-        Error::new(Kind::WrongObject, format!("changes of {} cannot be captured", self.qualified))
+        Error::new(Kind::WrongObject, format!("changes of {} cannot be captured", self.qualified.plain()))
             .detail(reason)
     }
 
@@ -273,7 +273,7 @@ impl Table {
         if answer == pg_sys::AclResult::ACLCHECK_OK {
             return Ok(());
         }
-        Err(Error::new(Kind::NotAllowed, format!("permission denied for table {}", self.qualified))
+        Err(Error::new(Kind::NotAllowed, format!("permission denied for table {}", self.qualified.plain()))
             .hint("Attaching a table needs the TRIGGER right on it."))
     }
 
@@ -289,7 +289,7 @@ impl Table {
         if owner {
             return Ok(());
         }
-        Err(Error::new(Kind::NotAllowed, format!("must be owner of table {}", self.qualified))
+        Err(Error::new(Kind::NotAllowed, format!("must be owner of table {}", self.qualified.plain()))
             .hint("Only the owner of a table may drop its triggers."))
     }
 
@@ -299,15 +299,15 @@ impl Table {
         unsafe { pg_sys::LockRelationOid(self.oid, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE) };
     }
 
-    fn check_columns(&self, names: &[String]) -> Result<()> {
+    fn check_columns(&self, names: &[Text]) -> Result<()> {
         for name in names {
-            let known = std::ffi::CString::new(name.as_str()).is_ok_and(|text| {
+            let known = std::ffi::CString::new(name.bytes()).is_ok_and(|text| {
                 // SAFETY: a catalog lookup; system columns have negative numbers, dropped ones are not found.
                 unsafe { pg_sys::get_attnum(self.oid, text.as_ptr()) > 0 }
             });
             if !known {
                 return Err(Error::new(Kind::UndefinedColumn, "unknown column")
-                    .detail(format!("Table {} has no column {name:?}.", self.qualified))
+                    .detail(format!("Table {} has no column {:?}.", self.qualified.plain(), name.plain()))
                     .hint(
                         "Name columns as they are stored: in lower case unless they were created in quotes.",
                     ));

@@ -9,6 +9,7 @@ pub mod capture;
 mod columns;
 mod deliveries;
 pub mod durability;
+mod encoding;
 pub mod guc;
 pub mod launcher;
 pub mod report;

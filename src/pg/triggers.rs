@@ -10,6 +10,7 @@ use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 
 use super::attach::spi;
+use super::encoding::{self, Text};
 use crate::error::{Error, Result};
 use crate::event::Operation;
 
@@ -23,10 +24,10 @@ pub(super) struct Triggers<'a> {
     pub(super) id: i64,
     pub(super) table: pg_sys::Oid,
     /// The table's name with its schema, quoted.
-    pub(super) qualified: &'a str,
+    pub(super) qualified: &'a Text,
     pub(super) actions: &'a [Operation],
     /// Checked by [`check_condition`].
-    pub(super) condition: Option<&'a str>,
+    pub(super) condition: Option<&'a Text>,
     pub(super) always: bool,
 }
 
@@ -35,18 +36,18 @@ pub(super) fn create(wanted: &Triggers<'_>) -> std::result::Result<(), ErrorRepo
     let mut names = Vec::new();
     for (name, events, level) in wanted.list() {
         let when = wanted.condition.filter(|_| level == "ROW");
-        let fill = |statement: &str| {
-            statement
-                .replace("{trigger}", &name)
-                .replace("{events}", &events)
-                .replace("{table}", wanted.qualified)
-                .replace("{level}", level)
-                // Last, so that nothing in it is taken for a place of ours. Its own line: it may end with a comment.
-                .replace("{when}", &when.map(|condition| format!("WHEN ({condition}\n)")).unwrap_or_default())
-        };
-        explaining(when, || Spi::run(&fill(CREATE))).map_err(spi)?;
+        // Its own line: it may end with a comment.
+        let clause = when.map(|condition| [b"WHEN (", condition.bytes(), b"\n)"].concat());
+        let values: [(&str, &[u8]); 5] = [
+            ("trigger", name.as_bytes()),
+            ("events", events.as_bytes()),
+            ("table", wanted.qualified.bytes()),
+            ("level", level.as_bytes()),
+            ("when", clause.as_deref().unwrap_or_default()),
+        ];
+        explaining(when, || run(CREATE, &values)).map_err(spi)?;
         if wanted.always {
-            Spi::run(&fill(ENABLE_ALWAYS)).map_err(spi)?;
+            run(ENABLE_ALWAYS, &values).map_err(spi)?;
         }
         names.push(name);
     }
@@ -58,12 +59,18 @@ pub(super) fn create(wanted: &Triggers<'_>) -> std::result::Result<(), ErrorRepo
 }
 
 /// Drops all triggers of an attachment.
-pub(super) fn drop_all(id: i64, table: pg_sys::Oid, qualified: &str) -> std::result::Result<(), ErrorReport> {
+pub(super) fn drop_all(id: i64, table: pg_sys::Oid, qualified: &Text) -> std::result::Result<(), ErrorReport> {
     existing(id, table).map_err(spi)?.iter().try_for_each(|name| drop_one(name, qualified))
 }
 
-fn drop_one(name: &str, qualified: &str) -> std::result::Result<(), ErrorReport> {
-    Spi::run(&DROP.replace("{trigger}", name).replace("{table}", qualified)).map_err(spi)
+fn drop_one(name: &str, qualified: &Text) -> std::result::Result<(), ErrorReport> {
+    run(DROP, &[("trigger", name.as_bytes()), ("table", qualified.bytes())]).map_err(spi)
+}
+
+/// Runs a statement with these values in it, byte for byte: a name may have no equivalent in UTF-8.
+fn run(statement: &str, values: &[(&str, &[u8])]) -> spi::Result<()> {
+    let statement = encoding::statement(statement, values);
+    Spi::connect_mut(|client| client.update(statement.as_c_str(), None, &[]).map(drop))
 }
 
 fn existing(id: i64, table: pg_sys::Oid) -> spi::Result<Vec<String>> {
@@ -112,9 +119,10 @@ fn word(operation: Operation) -> &'static str {
 
 /// Refuses what is no expression. A text that PostgreSQL's parser takes for one has balanced parentheses, quotes and
 /// comments and no semicolon, so it cannot leave the WHEN clause that it is put into.
-pub(super) fn check_condition(condition: &str) -> Result<()> {
-    let text = CString::new(condition).map_err(|_| Error::invalid("condition contains a zero byte"))?;
-    if condition.trim().is_empty() {
+pub(super) fn check_condition(condition: &Text) -> Result<()> {
+    let text =
+        CString::new(condition.bytes()).map_err(|_| Error::invalid("condition contains a zero byte"))?;
+    if condition.plain().trim().is_empty() {
         return Err(Error::invalid("condition is empty").hint("Leave it out to capture every change."));
     }
     explaining(Some(condition), || {
@@ -125,15 +133,16 @@ pub(super) fn check_condition(condition: &str) -> Result<()> {
 }
 
 /// Runs `act`; an error of PostgreSQL's gets the condition as DETAIL, and advice.
-fn explaining<T>(condition: Option<&str>, act: impl FnOnce() -> T) -> T {
+fn explaining<T>(condition: Option<&Text>, act: impl FnOnce() -> T) -> T {
     let Some(condition) = condition else { return act() };
-    let detail: String = format!("The condition is {condition:?}.");
+    let detail = encoding::message(format!("The condition is {:?}.", condition.plain()));
     PgTryBuilder::new(std::panic::AssertUnwindSafe(act))
         .catch_others(move |error| {
             let (CaughtError::PostgresError(report)
             | CaughtError::ErrorReport(report)
             | CaughtError::RustPanic { ereport: report, .. }) = &error;
-            let known = ErrorReport::new(report.sql_error_code(), report.message().to_owned(), "webhook_pg")
+            let message = encoding::message(report.message().to_owned());
+            let known = ErrorReport::new(report.sql_error_code(), message, "webhook_pg")
                 .set_detail(detail.clone())
                 .set_hint(
                     "Write an expression over OLD and NEW, such as NEW.status IS DISTINCT FROM OLD.status. An insert has no \
