@@ -8,9 +8,9 @@ use std::ffi::CStr;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, Spi};
+use pgrx::Spi;
 
-use super::encoding::{self, Text};
+use super::encoding::{self, Jsonb, Text};
 use super::triggers::{self, Triggers};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Operation, Pattern};
@@ -36,11 +36,11 @@ fn webhook_attach(
     exclude: Names,
     watch: Names,
     condition: Option<Text>,
-    expand: Option<JsonB>,
+    expand: Option<Jsonb>,
     as_action: Option<Text>,
     always: Option<bool>,
 ) -> std::result::Result<i64, ErrorReport> {
-    let expands = expand.is_some_and(|JsonB(value)| value.as_object().is_none_or(|map| !map.is_empty()));
+    let expands = expand.is_some_and(|Jsonb(value)| value.as_object().is_none_or(|map| !map.is_empty()));
     if expands {
         return Err(Error::new(Kind::NotSupported, "expand is not supported yet").into());
     }

@@ -264,3 +264,27 @@ unsafe impl BoxRet for Text {
 }
 
 pgrx::impl_sql_translatable!(Text, "text");
+
+/// A jsonb, read.
+pub(super) struct Jsonb(pub(super) serde_json::Value);
+
+// SAFETY: a jsonb's datum is read as one; functions that take one without Option are STRICT.
+unsafe impl<'fcx> ArgAbi<'fcx> for Jsonb {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { arg.unbox_arg_using_from_datum() }.unwrap_or(Self(serde_json::Value::Null))
+    }
+}
+
+impl FromDatum for Jsonb {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: the caller promises a jsonb; its output function answers JSON text.
+        let text = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]) };
+        text.and_then(|text| serde_json::from_str(&Text::stored(text).json()).ok()).map(Self)
+    }
+}
+
+pgrx::impl_sql_translatable!(Jsonb, "jsonb");
