@@ -23,6 +23,7 @@ mod crash;
 mod delivery;
 mod durability;
 mod egress;
+mod encodings;
 mod errors;
 mod harness;
 mod idle;
