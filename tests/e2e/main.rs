@@ -37,3 +37,4 @@ mod property;
 mod regress;
 mod retry;
 mod secrets;
+mod values;
