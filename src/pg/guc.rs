@@ -163,7 +163,8 @@ pub fn init() {
         c"webhook_pg.max_payload_bytes",
         c"A row whose JSON is longer becomes a thin event: key only.",
         &MAX_PAYLOAD_BYTES,
-        (1024, 256 * 1024 * 1024),
+        // Key, row, previous and expanded rows make one tuple of the outbox, which PostgreSQL limits to a gigabyte.
+        (1024, 128 * 1024 * 1024),
         bytes,
     );
     int(

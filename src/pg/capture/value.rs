@@ -42,8 +42,8 @@ pub(super) enum Writer {
     Interval(Function),
     /// The output function under pinned settings, for a JSON string.
     Pinned(Function),
-    /// `to_json`, under pinned settings unless no setting can matter.
-    ToJson(Function, bool),
+    /// `to_json`, under pinned settings unless no setting can matter. Of an array whose elements have a fixed length, that length.
+    ToJson(Function, bool, Option<usize>),
     /// The same by somebody else's code, which may fail.
     Foreign(Box<Writer>),
 }
@@ -208,7 +208,8 @@ impl Writer {
                 // Only casts run code that is not C; a composite may hold a value of such a type.
                 let foreign = pg_sys::type_is_rowtype(element) || has_json_cast(element);
                 let writer = if foreign || element != oid {
-                    Self::ToJson(Function::to_json(oid, context), !plain)
+                    let length = (element != oid).then(|| usize::try_from(pg_sys::get_typlen(element)).ok());
+                    Self::ToJson(Function::to_json(oid, context), !plain, length.flatten())
                 } else if plain {
                     Self::Output(output())
                 } else {
@@ -225,9 +226,14 @@ impl Writer {
         match self {
             Self::Text | Self::Json => size,
             Self::Bytea => size * 2,
-            // Binary forms can be longer than their text: up to about 16 times for small numbers. And nobody has the
-            // time to write a huge one out to learn that it is too long.
+            Self::Foreign(writer) => writer.least_bytes(size),
+            // Nobody has the time to write a huge one out to learn that it is too long.
             _ if size > MAX_BINARY => usize::MAX,
+            // Each element has a comma and at least one more byte. An array's header has less than 64.
+            Self::ToJson(_, _, Some(length)) => size.saturating_sub(64) / length * 2,
+            // Numbers in an array of jsonb: 12 bytes for three.
+            Self::Verbatim(_) => size.saturating_sub(64) / 4,
+            // Other binary forms can be up to about 16 times as long as their text.
             _ => size / 16,
         }
     }
@@ -331,7 +337,7 @@ impl Writer {
                     let _pinned = Pinned::enter();
                     return push_string(out, function.text(datum), room);
                 }
-                Self::ToJson(function, pin) => {
+                Self::ToJson(function, pin, _) => {
                     let _pinned = pin.then(Pinned::enter);
                     let info = (&raw const *function.0).cast_mut();
                     let text = bytes(pg_sys::FunctionCall1Coll(info, pg_sys::InvalidOid, datum));

@@ -12,6 +12,7 @@ mod endpoints;
 mod events;
 mod privileges;
 mod status;
+mod values;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
