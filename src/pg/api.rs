@@ -34,8 +34,7 @@ fn caller() -> Result<pg_sys::Oid, ErrorReport> {
 #[pg_extern(sql = false)]
 fn checked_config(stored: Option<Text>, changes: Option<Text>) -> Result<Text, ErrorReport> {
     let (stored, changes) = (stored.map(|text| text.json()), changes.map(|text| text.json()));
-    let config =
-        Config::changed(stored.as_deref(), changes.as_deref().unwrap_or("null"), guc::allow_http())?;
+    let config = Config::changed(stored.as_deref(), changes.as_deref().unwrap_or("null"), guc::allow_http())?;
     Ok(Text::of(&config.to_json()))
 }
 

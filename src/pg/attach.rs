@@ -5,10 +5,10 @@
 
 use std::ffi::CStr;
 
+use pgrx::Spi;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::Spi;
 
 use super::encoding::{self, Jsonb, Text};
 use super::triggers::{self, Triggers};
@@ -126,8 +126,7 @@ fn webhook_detach(
     table.check_owner()?;
     let ids: Vec<i64> = as_owner(|| {
         Spi::connect_mut(|client| {
-            let arguments: [DatumWithOid; 3] =
-                [table.oid.into(), resource.into(), as_action.into()];
+            let arguments: [DatumWithOid; 3] = [table.oid.into(), resource.into(), as_action.into()];
             client
                 .update(DELETE, None, &arguments)?
                 .filter_map(|row| row.get::<i64>(1).transpose())

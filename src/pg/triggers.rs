@@ -59,7 +59,11 @@ pub(super) fn create(wanted: &Triggers<'_>) -> std::result::Result<(), ErrorRepo
 }
 
 /// Drops all triggers of an attachment.
-pub(super) fn drop_all(id: i64, table: pg_sys::Oid, qualified: &Text) -> std::result::Result<(), ErrorReport> {
+pub(super) fn drop_all(
+    id: i64,
+    table: pg_sys::Oid,
+    qualified: &Text,
+) -> std::result::Result<(), ErrorReport> {
     existing(id, table).map_err(spi)?.iter().try_for_each(|name| drop_one(name, qualified))
 }
 

@@ -97,9 +97,7 @@ fn rows_and_names_of_an_euc_jp_database_arrive_as_utf_8() {
            SET webhook_pg.context = '{"誰":"私"}';
            INSERT INTO "顧客" VALUES (1, 'ソフト\"表示'), (2, repeat('日本', 20000)), (33, 'x' || repeat('日本', 20000))"#,
     );
-    let row = |id: i32, name: &str| {
-        json!({"type": "顧客.created", "data": {"名前": name}, "key": {"id": id}, "context": {"誰": "私"}})
-    };
+    let row = |id: i32, name: &str| json!({"type": "顧客.created", "data": {"名前": name}, "key": {"id": id}, "context": {"誰": "私"}});
     let long = "日本".repeat(20000);
     let expected = [row(1, "ソフト\\\"表示"), row(2, &long), row(33, &format!("x{long}"))];
     assert!(place.bodies(3) == expected, "not as written");
@@ -163,9 +161,13 @@ fn a_database_whose_encoding_has_no_conversion_to_unicode_is_served() {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
     psql("postgres", "DROP DATABASE encoded");
-    psql("postgres", "CREATE DATABASE encoded ENCODING 'MULE_INTERNAL' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
+    psql(
+        "postgres",
+        "CREATE DATABASE encoded ENCODING 'MULE_INTERNAL' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'",
+    );
     psql("encoded", "CREATE EXTENSION webhook_pg");
-    let register = format!("SELECT secret FROM webhook_register('{}', max_in_flight => 1)", place.receiver.url());
+    let register =
+        format!("SELECT secret FROM webhook_register('{}', max_in_flight => 1)", place.receiver.url());
     place.receiver.trust(&psql("encoded", &register));
     psql(
         "encoded",
@@ -238,7 +240,9 @@ fn an_endpoint_of_a_latin1_database_may_have_a_name_with_accents_and_keeps_it() 
            SELECT webhook_update(id, '{"timeout": "1 s"}') FROM webhook.endpoints WHERE name = 'kühl';
            SELECT webhook_send('café.geöffnet', '"é"', key => 'ü', idempotency_key => 'ö')"#,
     );
-    let row = place.client.query_one("SELECT name, events[1] FROM webhook.endpoints WHERE name <> 'everything'", &[]);
+    let row = place
+        .client
+        .query_one("SELECT name, events[1] FROM webhook.endpoints WHERE name <> 'everything'", &[]);
     let row = row.expect("the endpoint");
     assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("kühl", "café.*"));
     assert_eq!(place.bodies(1), [json!({"type": "café.geöffnet", "data": "é", "key": "ü"})]);

@@ -68,7 +68,9 @@ impl Zoo {
         let sql = format!("CREATE DATABASE {name} TEMPLATE template0");
         cluster.connect().batch_execute(&sql).expect("create the database");
         let mut client = cluster.connect_to(name);
-        client.batch_execute("CREATE EXTENSION webhook_pg; SELECT webhook_register('https://example.com/')").unwrap();
+        client
+            .batch_execute("CREATE EXTENSION webhook_pg; SELECT webhook_register('https://example.com/')")
+            .unwrap();
         client.batch_execute(TYPES).unwrap();
         for extension in ["citext", "hstore", "ltree"] {
             let _ = client.batch_execute(&format!("CREATE EXTENSION {extension} SCHEMA zoo"));
@@ -85,7 +87,9 @@ impl Zoo {
                 Ok(()) => {
                     zoo.samples.insert(nth, sample);
                 }
-                Err(error) if ["xml", "zoo.citext", "zoo.hstore", "zoo.ltree"].contains(&sample.kind.as_str()) => {
+                Err(error)
+                    if ["xml", "zoo.citext", "zoo.hstore", "zoo.ltree"].contains(&sample.kind.as_str()) =>
+                {
                     eprintln!("{} is not tested: {error}", sample.kind);
                 }
                 Err(error) => panic!("{sql}: {error:?}"),

@@ -66,7 +66,10 @@ mod tests {
             run("TRUNCATE webhook.outbox; TRUNCATE t");
             let most = (limit - around.len()) / each;
             for n in [most - 1, most, most + 1] {
-                run(&format!("INSERT INTO t (id, {column}) SELECT {n}, {}", value.replace('%', &n.to_string())));
+                run(&format!(
+                    "INSERT INTO t (id, {column}) SELECT {n}, {}",
+                    value.replace('%', &n.to_string())
+                ));
             }
             let thin = one::<String>(&format!(
                 "SELECT string_agg(truncated::text, ' ' ORDER BY seq) FROM webhook.outbox WHERE type = 't.{column}'"
@@ -82,7 +85,7 @@ mod tests {
              CREATE TYPE pair AS (x int, y text);
              CREATE TABLE t (id int PRIMARY KEY, t text, j json, jb jsonb, i int[], m mood[], r regclass[], p pair, ps pair[], v varbit);
              SELECT webhook_attach('t');
-             INSERT INTO t (id, t) VALUES (1, repeat('x', 100 << 20));
+             INSERT INTO t (id, t) VALUES (1, repeat('x', 600 << 20));
              INSERT INTO t (id, j) VALUES (2, to_json(repeat('x', 50 << 20)));
              INSERT INTO t (id, jb) SELECT 3, jsonb_agg(repeat('x', 1 << 20)) FROM generate_series(1, 50);
              INSERT INTO t (id, i) VALUES (4, array_fill(1, ARRAY[20000000]));
@@ -118,10 +121,7 @@ mod tests {
              UPDATE t SET n = 2, huge = ''");
         assert_eq!(
             events(),
-            [
-                r#"t.created {"id":1} {"id":1,"n":1}"#,
-                r#"t.updated {"id":1} {"id":1,"n":2} {"n":1}"#
-            ]
+            [r#"t.created {"id":1} {"id":1,"n":1}"#, r#"t.updated {"id":1} {"id":1,"n":2} {"n":1}"#]
         );
     }
 
