@@ -292,6 +292,14 @@ fn sql_text_stands_only_under_sql() {
     assert_none("SQL text belongs to sql/", found);
 }
 
+/// PostgreSQL reads the script of CREATE EXTENSION in the encoding of the database, whatever that is.
+#[test]
+fn sql_files_are_ascii() {
+    let files = files_below(&root().join("sql")).into_iter().chain([root().join("webhook_pg.control")]);
+    let others = files.filter(|path| !fs::read(path).unwrap().is_ascii());
+    assert_none("SQL is ASCII", others.map(|path| path.display().to_string()).collect());
+}
+
 #[test]
 fn every_statement_is_included_exactly_once_and_by_pg() {
     let sources = sources();

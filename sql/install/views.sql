@@ -138,7 +138,7 @@ BEGIN
     SELECT count(*), string_agg(a.table_name::text, ', ' ORDER BY a.id) INTO n, names
       FROM (SELECT * FROM webhook.attachments WHERE NOT enabled ORDER BY id LIMIT 100) AS a;
     RETURN QUERY SELECT 'attachments', n = 0, CASE WHEN n = 0 THEN 'Every attached table has its triggers enabled.'
-        ELSE format('Triggers are missing or disabled on %s. ALTER TABLE … ENABLE TRIGGER, or webhook_attach again.', names) END;
+        ELSE format('Triggers are missing or disabled on %s. ALTER TABLE ... ENABLE TRIGGER, or webhook_attach again.', names) END;
 END $$;
 
 -- Makes this database the one that sends: after a restore, a copy or pg_upgrade. What a copy still has to send, it will.

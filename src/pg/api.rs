@@ -6,6 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use super::encoding::Text;
 use super::{guc, wake};
 use crate::config::{self, Config};
 use crate::error::{Error, Kind};
@@ -31,14 +32,15 @@ pub(super) fn caller() -> Result<pg_sys::Oid, ErrorReport> {
 
 /// The whole configuration after changes, checked.
 #[pg_extern(sql = false)]
-fn checked_config(stored: Option<&str>, changes: Option<&str>) -> Result<String, ErrorReport> {
-    let config = Config::changed(stored, changes.unwrap_or("null"), guc::allow_http())?;
-    Ok(config.to_json())
+fn checked_config(stored: Option<Text>, changes: Option<Text>) -> Result<Text, ErrorReport> {
+    let (stored, changes) = (stored.map(|text| text.json()), changes.map(|text| text.json()));
+    let config = Config::changed(stored.as_deref(), changes.as_deref().unwrap_or("null"), guc::allow_http())?;
+    Ok(Text::of(&config.to_json()))
 }
 
 #[pg_extern(sql = false)]
-fn check_event_type(event_type: &str) -> Result<(), ErrorReport> {
-    Ok(config::checked_event_type(event_type)?)
+fn check_event_type(event_type: Text) -> Result<(), ErrorReport> {
+    Ok(config::checked_event_type(&event_type.plain())?)
 }
 
 /// Bytes straight from the operating system.

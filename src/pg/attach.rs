@@ -3,12 +3,13 @@
 //! Triggers are created and dropped as the caller, so that PostgreSQL itself checks the right to do so; the attachment's
 //! row is written as the owner of the private tables, after that right was checked here too.
 
+use pgrx::Spi;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{AnyElement, Spi};
 
 use super::condition::Condition;
+use super::encoding::{self, Jsonb, Text};
 use super::expansion;
 use super::table::{Table, as_owner};
 use super::triggers::{self, Triggers};
@@ -21,7 +22,7 @@ const DELETE: &str = include_str!("../../sql/statements/attachment_delete.sql");
 const CONDITION_HINT: &str = "Write an expression over OLD and NEW, such as NEW.status IS DISTINCT FROM OLD.status. An insert has no OLD and a delete no \
      NEW: name the actions that the condition fits.";
 
-type Names = Option<Vec<Option<String>>>;
+type Names = Option<Vec<Option<Text>>>;
 
 /// Captures a table's changes as events of a resource, and answers the attachment's id.
 ///
@@ -32,15 +33,15 @@ type Names = Option<Vec<Option<String>>>;
 #[allow(clippy::too_many_arguments)] // the SQL contract
 fn webhook_attach(
     table_name: Option<pg_sys::Oid>,
-    resource: Option<String>,
+    resource: Option<Text>,
     actions: Names,
     key: Names,
     columns: Names,
     exclude: Names,
     watch: Names,
-    condition: Option<String>,
-    expand: Option<AnyElement>,
-    as_action: Option<String>,
+    condition: Option<Text>,
+    expand: Option<Jsonb>,
+    as_action: Option<Text>,
     always: Option<bool>,
 ) -> std::result::Result<i64, ErrorReport> {
     let actions = parse_actions(names("actions", actions)?)?;
@@ -48,8 +49,8 @@ fn webhook_attach(
     table.check_kind()?;
     table.check_trigger_right()?;
     let resource = resource.unwrap_or_else(|| table.name.clone());
-    check_resource(&resource)?;
-    check_as_action(as_action.as_deref())?;
+    check_resource(&resource.plain())?;
+    check_as_action(as_action.as_ref().map(Text::plain).as_deref())?;
     let condition = condition.map(|text| Condition::parse(text, CONDITION_HINT)).transpose()?;
     let columns = match names("columns", columns)? {
         Some(list) if list.is_empty() => return Err(Error::invalid("columns is empty").into()),
@@ -68,12 +69,12 @@ fn webhook_attach(
         table.check_columns(list)?;
     }
     let expand =
-        expand.map(|jsonb| expansion::read(jsonb.datum(), table.oid)).transpose()?.unwrap_or_default();
+        expand.map(|Jsonb(value)| expansion::read(&value, table.oid)).transpose()?.unwrap_or_default();
     if table.unlogged() {
         ereport!(
             WARNING,
             PgSqlErrorCode::ERRCODE_WARNING,
-            format!("table {} is unlogged", table.qualified),
+            encoding::message(format!("table {} is unlogged", table.qualified.plain())),
             "A crash empties the table without raising events, while the events of its changes survive."
         );
     }
@@ -82,10 +83,10 @@ fn webhook_attach(
         ereport!(
             NOTICE,
             PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-            format!(
+            encoding::message(format!(
                 "tables that inherit from {} are captured only where they are attached themselves",
-                table.qualified
-            )
+                table.qualified.plain()
+            ))
         );
     }
 
@@ -95,14 +96,14 @@ fn webhook_attach(
         Spi::connect_mut(|client| {
             let arguments: [DatumWithOid; 13] = [
                 table.oid.into(),
-                resource.as_str().into(),
-                as_action.as_deref().into(),
+                resource.into(),
+                as_action.into(),
                 words.into(),
                 key.into(),
                 columns.into(),
                 exclude.into(),
                 watch.into(),
-                condition.as_ref().map(Condition::text).into(),
+                condition.as_ref().map(|condition| condition.text().clone()).into(),
                 always.into(),
                 expand.names.into(),
                 expand.sources.into(),
@@ -132,15 +133,14 @@ fn webhook_attach(
 #[pg_extern(sql = false)]
 fn webhook_detach(
     table_name: Option<pg_sys::Oid>,
-    resource: Option<String>,
-    as_action: Option<String>,
+    resource: Option<Text>,
+    as_action: Option<Text>,
 ) -> std::result::Result<i32, ErrorReport> {
     let table = Table::find(table_name)?;
     table.check_owner()?;
     let ids: Vec<i64> = as_owner(|| {
         Spi::connect_mut(|client| {
-            let arguments: [DatumWithOid; 3] =
-                [table.oid.into(), resource.as_deref().into(), as_action.as_deref().into()];
+            let arguments: [DatumWithOid; 3] = [table.oid.into(), resource.into(), as_action.into()];
             client
                 .update(DELETE, None, &arguments)?
                 .filter_map(|row| row.get::<i64>(1).transpose())
@@ -160,16 +160,16 @@ pub(super) fn spi(error: pgrx::spi::Error) -> ErrorReport {
 }
 
 /// A list of names without nulls.
-fn names(parameter: &str, list: Names) -> Result<Option<Vec<String>>> {
+fn names(parameter: &str, list: Names) -> Result<Option<Vec<Text>>> {
     list.map(|list| {
         list.into_iter()
-            .collect::<Option<Vec<String>>>()
+            .collect::<Option<Vec<Text>>>()
             .ok_or_else(|| Error::invalid(format!("{parameter} contains a null")))
     })
     .transpose()
 }
 
-fn parse_actions(words: Option<Vec<String>>) -> Result<Vec<Operation>> {
+fn parse_actions(words: Option<Vec<Text>>) -> Result<Vec<Operation>> {
     let words = words.unwrap_or_default();
     if words.is_empty() {
         return Err(
@@ -177,7 +177,7 @@ fn parse_actions(words: Option<Vec<String>>) -> Result<Vec<Operation>> {
         );
     }
     let mut actions = Vec::new();
-    for word in words {
+    for word in words.iter().map(Text::plain) {
         match Operation::parse(&word) {
             Some(action) if actions.contains(&action) => {}
             Some(action) => actions.push(action),

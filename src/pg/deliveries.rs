@@ -76,8 +76,8 @@ fn fill(rows: &mut Rows<{ COLUMNS.len() }>, sequence: pg_sys::Oid, row: &Settled
         status(answer).into_datum(),
         logged.then(|| milliseconds(row)).into_datum(),
         Some(text(state_word(row.state).as_bytes())),
-        error_text(answer).map(|error| text(error.as_bytes())),
-        response(answer).filter(|_| logged).map(|body| text(body.as_bytes())),
+        error_text(answer).into_datum(),
+        response(answer).filter(|_| logged).into_datum(),
     ];
     // SAFETY: in the order and of the types of `COLUMNS`; an xid8 has the bits of the bigint.
     unsafe { rows.push(values) };

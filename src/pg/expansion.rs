@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 use serde_json::Value;
 
 use super::capture::foreign_key;
+use super::encoding::Text;
 use crate::error::{Error, Kind, Result};
 
 const MAX_NAMES: usize = 100;
@@ -16,30 +17,25 @@ const HINT: &str = "Write for example {\"account\": \"account_id\", \"tags\": \"
 /// What an attachment expands.
 #[derive(Default)]
 pub(super) struct Expand {
-    pub(super) names: Vec<String>,
+    pub(super) names: Vec<Text>,
     /// For each name a foreign-key column, or a function with its schema.
-    pub(super) sources: Vec<String>,
+    pub(super) sources: Vec<Text>,
     /// The schemas in which those functions find what they name: the caller's search path.
-    pub(super) path: Vec<String>,
+    pub(super) path: Vec<Text>,
 }
 
-/// Reads the parameter, a jsonb.
+/// Reads the parameter.
 ///
 /// # Errors
 /// 22023 for what is not an object of names, 42704 and 42883 for what does not exist, 42809 for functions of other types.
-pub(super) fn read(jsonb: pg_sys::Datum, table: pg_sys::Oid) -> Result<Expand> {
-    // SAFETY: the datum is a jsonb; its text is read before the memory context can go. Not pgrx's own conversion, which panics
-    // on deep nesting.
-    let text = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(jsonb)]) };
-    let object: serde_json::Map<String, Value> = text
-        .and_then(|text| serde_json::from_slice(text.to_bytes()).ok())
-        .ok_or_else(|| Error::invalid("expand must be an object of names").hint(HINT))?;
+pub(super) fn read(value: &Value, table: pg_sys::Oid) -> Result<Expand> {
+    let object = value.as_object().ok_or_else(|| Error::invalid("expand must be an object").hint(HINT))?;
     if object.len() > MAX_NAMES {
         return Err(Error::invalid("expand has too many names")
             .detail(format!("It has {}; {MAX_NAMES} are allowed.", object.len())));
     }
     let mut expand = Expand::default();
-    for (name, source) in &object {
+    for (name, source) in object {
         if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
             return Err(Error::invalid("expand has a malformed name")
                 .detail(format!("The name is {name:?}."))
@@ -58,11 +54,11 @@ pub(super) fn read(jsonb: pg_sys::Datum, table: pg_sys::Oid) -> Result<Expand> {
         let source = match column(table, source) {
             Some(at) => {
                 check_reference(table, at, source)?;
-                source.to_owned()
+                Text::of(source)
             }
             None => function(table, source)?,
         };
-        expand.names.push(name.clone());
+        expand.names.push(Text::of(name));
         expand.sources.push(source);
     }
     expand.path = search_path();
@@ -71,7 +67,7 @@ pub(super) fn read(jsonb: pg_sys::Datum, table: pg_sys::Oid) -> Result<Expand> {
 
 /// The position of a column, counted from 0.
 fn column(table: pg_sys::Oid, name: &str) -> Option<usize> {
-    let text = CString::new(name).ok()?;
+    let text = CString::new(Text::of(name).into_bytes()).ok()?;
     // SAFETY: a catalog lookup; system columns have negative numbers, dropped ones are not found.
     let number = unsafe { pg_sys::get_attnum(table, text.as_ptr()) };
     usize::try_from(number - 1).ok()
@@ -94,7 +90,7 @@ fn check_reference(table: pg_sys::Oid, at: usize, name: &str) -> Result<()> {
 }
 
 /// The full name of a function of the table's row type that returns json.
-fn function(table: pg_sys::Oid, name: &str) -> Result<String> {
+fn function(table: pg_sys::Oid, name: &str) -> Result<Text> {
     let unknown = || {
         Error::new(
             Kind::UndefinedFunction,
@@ -103,7 +99,7 @@ fn function(table: pg_sys::Oid, name: &str) -> Result<String> {
         .detail(format!("The name is {name:?}."))
         .hint(HINT)
     };
-    let text = CString::new(name).map_err(|_| unknown())?;
+    let text = CString::new(Text::of(name).into_bytes()).map_err(|_| unknown())?;
     if name.trim().is_empty() {
         return Err(unknown());
     }
@@ -132,12 +128,12 @@ fn function(table: pg_sys::Oid, name: &str) -> Result<String> {
         }
         let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace(oid));
         let full = pg_sys::quote_qualified_identifier(schema, pg_sys::get_func_name(oid));
-        Ok(CStr::from_ptr(full).to_string_lossy().into_owned())
+        Ok(Text::stored(CStr::from_ptr(full)))
     }
 }
 
 /// The schemas of the caller's search path, temporary ones left out.
-fn search_path() -> Vec<String> {
+fn search_path() -> Vec<Text> {
     // SAFETY: a list of oids in the current memory context; catalog lookups.
     unsafe {
         let list = pgrx::PgList::<std::ffi::c_void>::from_pg(pg_sys::fetch_search_path(false));
@@ -145,7 +141,7 @@ fn search_path() -> Vec<String> {
             .filter(|schema| !pg_sys::isAnyTempNamespace(*schema))
             .map(|schema| pg_sys::get_namespace_name(schema))
             .filter(|name| !name.is_null())
-            .map(|name| CStr::from_ptr(name).to_string_lossy().into_owned())
+            .map(|name| Text::stored(CStr::from_ptr(name)))
             .collect()
     }
 }

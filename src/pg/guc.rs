@@ -163,7 +163,8 @@ pub fn init() {
         c"webhook_pg.max_payload_bytes",
         c"A row whose JSON is longer becomes a thin event: key only.",
         &MAX_PAYLOAD_BYTES,
-        (1024, 256 * 1024 * 1024),
+        // Key, row, previous and expanded rows make one tuple of the outbox, which PostgreSQL limits to a gigabyte.
+        (1024, 128 * 1024 * 1024),
         bytes,
     );
     int(
@@ -297,14 +298,14 @@ pub fn mute() -> bool {
     MUTE.get()
 }
 
-/// What this session attaches to its events, if anything.
-pub fn context() -> Option<String> {
-    Some(string(&CONTEXT)).filter(|text| !text.is_empty())
+/// What this session attaches to its events, if anything, in the database's encoding.
+pub fn context() -> Option<CString> {
+    CONTEXT.get().filter(|text| !text.is_empty())
 }
 
 /// The traceparent that this session's events carry, if any.
-pub fn traceparent() -> Option<String> {
-    Some(string(&TRACEPARENT)).filter(|text| !text.is_empty())
+pub fn traceparent() -> Option<CString> {
+    TRACEPARENT.get().filter(|text| !text.is_empty())
 }
 
 fn string(setting: &GucSetting<Option<CString>>) -> String {
@@ -319,7 +320,8 @@ fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect()
 }
 
-/// Runs a pure check on a new value; a false answer makes PostgreSQL refuse the value with our detail.
+/// Runs a pure check on a new value; a false answer makes PostgreSQL refuse the value with our detail. The check sees `?` for each
+/// byte that is not ASCII: there may be no transaction in which a text could be converted, and no rule here is about such bytes.
 ///
 /// # Safety
 /// `new` is what PostgreSQL hands to a check hook.
@@ -329,10 +331,11 @@ unsafe fn check(new: *mut *mut c_char, rule: impl FnOnce(&str) -> Result<(), Str
         if (*new).is_null() {
             return true;
         }
-        CStr::from_ptr(*new)
+        CStr::from_ptr(*new).to_bytes()
     };
-    let verdict = text.to_str().map_err(|_| "The value is not valid UTF-8.".to_owned()).and_then(rule);
-    if let Err(detail) = verdict {
+    let text: String =
+        text.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }).collect();
+    if let Err(detail) = rule(&text) {
         let detail = CString::new(detail).unwrap_or_default();
         // SAFETY: GUC_check_errdetail's own steps: the string is copied into error memory by format_elog_string.
         unsafe {

@@ -10,6 +10,7 @@ mod columns;
 mod condition;
 mod deliveries;
 pub mod durability;
+mod encoding;
 mod expansion;
 pub mod guc;
 pub mod launcher;

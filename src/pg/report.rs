@@ -3,6 +3,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use super::encoding::message;
 use crate::error::{Error, Kind};
 
 fn sqlstate(kind: Kind) -> PgSqlErrorCode {
@@ -24,12 +25,12 @@ fn sqlstate(kind: Kind) -> PgSqlErrorCode {
 /// DETAIL and HINT; any other error type would come out as 22000.
 impl From<Error> for ErrorReport {
     fn from(error: Error) -> Self {
-        let mut report = ErrorReport::new(sqlstate(error.kind), error.message, "webhook_pg");
+        let mut report = ErrorReport::new(sqlstate(error.kind), message(error.message), "webhook_pg");
         if let Some(detail) = error.detail {
-            report = report.set_detail(detail);
+            report = report.set_detail(message(detail));
         }
         if let Some(hint) = error.hint {
-            report = report.set_hint(hint);
+            report = report.set_hint(message(hint));
         }
         report
     }

@@ -4,6 +4,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 
+use super::encoding::Text;
 use crate::engine::Settled;
 use crate::event::{Event, Operation, Place, Timestamp};
 use crate::outcome::{Answer, State};
@@ -36,7 +37,8 @@ pub(super) fn position(row: &SpiHeapTupleData<'_>, first: usize) -> crate::error
 
 /// An event in fourteen columns, in the order of `fetch.sql`.
 pub(super) fn event(row: &SpiHeapTupleData<'_>, first: usize) -> Event {
-    let operation: Option<String> = cell(row, first + 7);
+    let text = |column| cell::<Text>(row, first + column).map(|text| text.plain());
+    let json = |column| cell::<Text>(row, first + column).map(|text| text.json());
     let id: pgrx::Uuid = required(row, first + 4);
     Event {
         place: Place { xid: xid_from_sql(required(row, first)), seq: required(row, first + 1) },
@@ -45,14 +47,14 @@ pub(super) fn event(row: &SpiHeapTupleData<'_>, first: usize) -> Event {
         id: uuid::Uuid::from_bytes(*id.as_bytes()),
         truncated: required(row, first + 5),
         unreadable: None,
-        event_type: required(row, first + 6),
-        operation: operation.as_deref().and_then(Operation::parse),
-        key: cell(row, first + 8),
-        data: cell(row, first + 9),
-        previous: cell(row, first + 10),
-        context: cell(row, first + 11),
-        traceparent: cell(row, first + 12),
-        expanded: cell(row, first + 13),
+        event_type: fine(text(6).ok_or("unexpected null")),
+        operation: text(7).as_deref().and_then(Operation::parse),
+        key: json(8),
+        data: json(9),
+        previous: json(10),
+        context: json(11),
+        traceparent: text(12),
+        expanded: json(13),
     }
 }
 
@@ -100,19 +102,21 @@ pub(super) fn status(answer: &Answer) -> Option<i32> {
 }
 
 /// The class of the fault and what happened; nothing for a complete response, whose status says it.
-pub(super) fn error_text(answer: &Answer) -> Option<String> {
+pub(super) fn error_text(answer: &Answer) -> Option<Text> {
     match answer {
         Answer::Status { .. } => None,
-        Answer::Failed { fault, message } => {
-            Some(format!("{}: {message}", fault.as_str()).replace('\0', "\u{fffd}"))
-        }
+        Answer::Failed { fault, message } => Some(outside(&format!("{}: {message}", fault.as_str()))),
     }
 }
 
-pub(super) fn response(answer: &Answer) -> Option<String> {
+pub(super) fn response(answer: &Answer) -> Option<Text> {
     match answer {
-        // PostgreSQL's text holds no NUL.
-        Answer::Status { body, .. } if !body.is_empty() => Some(body.replace('\0', "\u{fffd}")),
+        Answer::Status { body, .. } if !body.is_empty() => Some(outside(body)),
         _ => None,
     }
+}
+
+/// A text from the outside. PostgreSQL's text holds no NUL.
+pub(super) fn outside(text: &str) -> Text {
+    Text::of(&text.replace('\0', "\u{fffd}"))
 }

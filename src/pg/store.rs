@@ -9,6 +9,7 @@ use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
 use super::deliveries;
 use super::durability::Durability;
+use super::encoding::Text;
 use super::rows::*;
 use super::statement::Statement;
 use super::transaction::{subtransaction, transaction};
@@ -157,7 +158,7 @@ impl SpiStore {
             s.join_head.write(client, &[ledger.joined.clone().into()])?;
         }
         for (id, reason) in &ledger.disabled {
-            s.disable.write(client, &[(*id).into(), reason.clone().into()])?;
+            s.disable.write(client, &[(*id).into(), outside(reason).into()])?;
         }
         Ok(())
     }
@@ -293,8 +294,8 @@ impl Reading for SpiReading<'_, '_> {
         let mut registered = Vec::with_capacity(rows.len());
         for row in &rows {
             let id: i64 = required(row, 1);
-            let (state, config): (String, String) = (required(row, 2), required(row, 3));
-            let endpoint = Config::endpoint(id, &state, &config, self.schedule);
+            let (state, config): (Text, Text) = (required(row, 2), required(row, 3));
+            let endpoint = Config::endpoint(id, &state.plain(), &config.json(), self.schedule);
             match endpoint.and_then(|endpoint| Ok(Registered { endpoint, position: position(row, 4)? })) {
                 Ok(entry) if entry.endpoint.state != crate::endpoint::State::Inactive => {
                     registered.push(entry)

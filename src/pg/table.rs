@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::prelude::*;
 
+use super::encoding::Text;
 use crate::error::{Error, Kind, Result};
 
 unsafe extern "C-unwind" {
@@ -15,9 +16,9 @@ unsafe extern "C-unwind" {
 pub(super) struct Table {
     pub(super) oid: pg_sys::Oid,
     /// Its bare name.
-    pub(super) name: String,
+    pub(super) name: Text,
     /// Its name with its schema, quoted.
-    pub(super) qualified: String,
+    pub(super) qualified: Text,
 }
 
 impl Table {
@@ -32,13 +33,13 @@ impl Table {
                     .detail(format!("Its oid is {}.", oid.to_u32())));
             }
             let qualified = pg_sys::quote_qualified_identifier(schema, name);
-            let copy = |text: *const std::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+            let copy = |text: *const std::ffi::c_char| Text::stored(CStr::from_ptr(text));
             Ok(Self { oid, name: copy(name), qualified: copy(qualified) })
         }
     }
 
     fn refuse(&self, reason: &str) -> Error {
-        Error::new(Kind::WrongObject, format!("changes of {} cannot be captured", self.qualified))
+        Error::new(Kind::WrongObject, format!("changes of {} cannot be captured", self.qualified.plain()))
             .detail(reason)
     }
 
@@ -90,7 +91,7 @@ impl Table {
         if answer == pg_sys::AclResult::ACLCHECK_OK {
             return Ok(());
         }
-        Err(Error::new(Kind::NotAllowed, format!("permission denied for table {}", self.qualified))
+        Err(Error::new(Kind::NotAllowed, format!("permission denied for table {}", self.qualified.plain()))
             .hint("Attaching a table needs the TRIGGER right on it."))
     }
 
@@ -106,7 +107,7 @@ impl Table {
         if owner {
             return Ok(());
         }
-        Err(Error::new(Kind::NotAllowed, format!("must be owner of table {}", self.qualified))
+        Err(Error::new(Kind::NotAllowed, format!("must be owner of table {}", self.qualified.plain()))
             .hint("Only the owner of a table may drop its triggers."))
     }
 
@@ -116,15 +117,15 @@ impl Table {
         unsafe { pg_sys::LockRelationOid(self.oid, pg_sys::ShareRowExclusiveLock as pg_sys::LOCKMODE) };
     }
 
-    pub(super) fn check_columns(&self, names: &[String]) -> Result<()> {
+    pub(super) fn check_columns(&self, names: &[Text]) -> Result<()> {
         for name in names {
-            let known = std::ffi::CString::new(name.as_str()).is_ok_and(|text| {
+            let known = std::ffi::CString::new(name.bytes()).is_ok_and(|text| {
                 // SAFETY: a catalog lookup; system columns have negative numbers, dropped ones are not found.
                 unsafe { pg_sys::get_attnum(self.oid, text.as_ptr()) > 0 }
             });
             if !known {
                 return Err(Error::new(Kind::UndefinedColumn, "unknown column")
-                    .detail(format!("Table {} has no column {name:?}.", self.qualified))
+                    .detail(format!("Table {} has no column {:?}.", self.qualified.plain(), name.plain()))
                     .hint(
                         "Name columns as they are stored: in lower case unless they were created in quotes.",
                     ));

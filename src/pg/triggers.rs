@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 
 use super::attach::spi;
 use super::condition::Condition;
+use super::encoding::{self, Text};
 use crate::event::Operation;
 
 const CREATE: &str = include_str!("../../sql/statements/attach_trigger.sql");
@@ -21,7 +22,7 @@ pub(super) struct Triggers<'a> {
     pub(super) id: i64,
     pub(super) table: pg_sys::Oid,
     /// The table's name with its schema, quoted.
-    pub(super) qualified: &'a str,
+    pub(super) qualified: &'a Text,
     pub(super) actions: &'a [Operation],
     pub(super) condition: Option<&'a Condition>,
     pub(super) always: bool,
@@ -32,22 +33,19 @@ pub(super) fn create(wanted: &Triggers<'_>) -> std::result::Result<(), ErrorRepo
     let mut names = Vec::new();
     for (name, events, level) in wanted.list() {
         let when = wanted.condition.filter(|_| level == "ROW");
-        let fill = |statement: &str| {
-            statement
-                .replace("{trigger}", &name)
-                .replace("{events}", &events)
-                .replace("{table}", wanted.qualified)
-                .replace("{level}", level)
-                // Last, so that nothing in it is taken for a place of ours. Its own line: it may end with a comment.
-                .replace(
-                    "{when}",
-                    &when.map(|condition| format!("WHEN ({}\n)", condition.text())).unwrap_or_default(),
-                )
-        };
-        let run = || Spi::run(&fill(CREATE));
-        when.map_or_else(run, |condition| condition.explaining(run)).map_err(spi)?;
+        // Its own line: it may end with a comment.
+        let clause = when.map(|condition| [b"WHEN (", condition.text().bytes(), b"\n)"].concat());
+        let values: [(&str, &[u8]); 5] = [
+            ("trigger", name.as_bytes()),
+            ("events", events.as_bytes()),
+            ("table", wanted.qualified.bytes()),
+            ("level", level.as_bytes()),
+            ("when", clause.as_deref().unwrap_or_default()),
+        ];
+        let create = || run(CREATE, &values);
+        when.map_or_else(create, |condition| condition.explaining(create)).map_err(spi)?;
         if wanted.always {
-            Spi::run(&fill(ENABLE_ALWAYS)).map_err(spi)?;
+            run(ENABLE_ALWAYS, &values).map_err(spi)?;
         }
         names.push(name);
     }
@@ -59,12 +57,22 @@ pub(super) fn create(wanted: &Triggers<'_>) -> std::result::Result<(), ErrorRepo
 }
 
 /// Drops all triggers of an attachment.
-pub(super) fn drop_all(id: i64, table: pg_sys::Oid, qualified: &str) -> std::result::Result<(), ErrorReport> {
+pub(super) fn drop_all(
+    id: i64,
+    table: pg_sys::Oid,
+    qualified: &Text,
+) -> std::result::Result<(), ErrorReport> {
     existing(id, table).map_err(spi)?.iter().try_for_each(|name| drop_one(name, qualified))
 }
 
-fn drop_one(name: &str, qualified: &str) -> std::result::Result<(), ErrorReport> {
-    Spi::run(&DROP.replace("{trigger}", name).replace("{table}", qualified)).map_err(spi)
+fn drop_one(name: &str, qualified: &Text) -> std::result::Result<(), ErrorReport> {
+    run(DROP, &[("trigger", name.as_bytes()), ("table", qualified.bytes())]).map_err(spi)
+}
+
+/// Runs a statement with these values in it, byte for byte: a name may have no equivalent in UTF-8.
+fn run(statement: &str, values: &[(&str, &[u8])]) -> spi::Result<()> {
+    let statement = encoding::statement(statement, values);
+    Spi::connect_mut(|client| client.update(statement.as_c_str(), None, &[]).map(drop))
 }
 
 fn existing(id: i64, table: pg_sys::Oid) -> spi::Result<Vec<String>> {

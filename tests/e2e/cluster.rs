@@ -172,9 +172,19 @@ impl Cluster {
         self.try_connect().expect("connect")
     }
 
-    /// The same, for a server that may be down.
+    /// The same in another database.
+    #[track_caller]
+    pub fn connect_to(&self, database: &str) -> Client {
+        self.try_connect_to(database).unwrap_or_else(|e| panic!("connect to {database}: {e}"))
+    }
+
+    /// A session in database `postgres`, of a server that may be down.
     pub fn try_connect(&self) -> Result<Client, postgres::Error> {
-        Client::connect(&format!("host={} user=postgres dbname=postgres", self.home.display()), NoTls)
+        self.try_connect_to("postgres")
+    }
+
+    fn try_connect_to(&self, database: &str) -> Result<Client, postgres::Error> {
+        Client::connect(&format!("host={} user=postgres dbname={database}", self.home.display()), NoTls)
     }
 
     /// Where its socket is.

@@ -148,3 +148,22 @@ fn a_column_that_does_not_exist_is_refused() {
         );
     }
 }
+
+#[test]
+fn an_error_of_a_users_statement_keeps_all_that_postgresql_says_of_it() {
+    let mut client = Cluster::shared().connect();
+    client
+        .batch_execute("CREATE TEMP TABLE a (id int PRIMARY KEY); CREATE TEMP TABLE b (a int REFERENCES a)")
+        .unwrap();
+    let mut error = |sql: &str| {
+        let error = client.batch_execute(sql).expect_err(sql);
+        error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone()
+    };
+    // A check at the end of a statement, a utility command, and a statement of a function.
+    assert_eq!(error("INSERT INTO b VALUES (1)").constraint(), Some("b_a_fkey"));
+    let unknown = error("CREATE TEMP TABLE c (x nosuchtype)");
+    assert_eq!(unknown.position(), Some(&postgres::error::ErrorPosition::Original(24)));
+    let context =
+        error("DO $$ BEGIN INSERT INTO b VALUES (1); END $$").where_().unwrap_or_default().to_owned();
+    assert!(context.contains("PL/pgSQL function inline_code_block line 1"), "{context:?}");
+}

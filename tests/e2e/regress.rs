@@ -25,7 +25,7 @@ fn tests() -> Vec<String> {
 }
 
 /// psql of the PostgreSQL under test, or any other one: Debian's server packages go without.
-fn psql() -> PathBuf {
+pub fn psql() -> PathBuf {
     let own = server_bin().join("psql");
     if own.exists() {
         return own;

@@ -26,6 +26,7 @@ use crate::pg::api::caller;
 use crate::pg::attach::spi;
 use crate::pg::columns::{attribute, attribute_name};
 use crate::pg::condition::Condition;
+use crate::pg::encoding::{self, Text};
 use crate::pg::table::{Table, as_owner};
 
 const ROWS: &str = include_str!("../../../sql/statements/backfill.sql");
@@ -52,7 +53,7 @@ unsafe extern "C-unwind" {
 fn webhook_backfill(
     table_name: Option<pg_sys::Oid>,
     endpoint: Option<i64>,
-    condition: Option<String>,
+    condition: Option<Text>,
 ) -> std::result::Result<i64, ErrorReport> {
     let table = Table::find(table_name)?;
     let condition = condition.map(|text| Condition::parse(text, CONDITION_HINT)).transpose()?;
@@ -99,8 +100,11 @@ unsafe fn plans(table: &Table, relation: pg_sys::Relation, endpoint: i64) -> Res
         })
         .collect();
     if plans.is_empty() {
-        return Err(Error::new(Kind::WrongState, format!("table {} is not attached", table.qualified))
-            .hint("Its later changes would be missed: call webhook_attach first."));
+        return Err(Error::new(
+            Kind::WrongState,
+            format!("table {} is not attached", table.qualified.plain()),
+        )
+        .hint("Its later changes would be missed: call webhook_attach first."));
     }
     Ok(plans)
 }
@@ -146,13 +150,14 @@ unsafe fn statement(table: &Table, relation: pg_sys::Relation, condition: Option
         }
         (*(*relation).rd_rel).relkind as u8 != b'p'
     };
-    super::query::fill(
+    let condition = condition.map_or(b"true".as_slice(), |condition| condition.text().bytes());
+    encoding::statement(
         ROWS,
         &[
-            ("{columns}", &columns),
-            ("{only}", if only { b"ONLY " } else { b"" }),
-            ("{table}", table.qualified.as_bytes()),
-            ("{condition}", condition.map_or("true", Condition::text).as_bytes()),
+            ("columns", &columns),
+            ("only", if only { b"ONLY " } else { b"" }),
+            ("table", table.qualified.bytes()),
+            ("condition", condition),
         ],
     )
 }

@@ -15,6 +15,7 @@ use super::outbox::COLUMNS;
 use super::plan::Plan;
 use crate::event::Pattern;
 use crate::pg::append::Target;
+use crate::pg::encoding::Text;
 
 #[derive(Default)]
 struct Cache {
@@ -145,7 +146,7 @@ fn listeners(tables: &Tables) -> Rc<Vec<Pattern>> {
             return;
         }
         for event in row.texts("events").unwrap_or_default() {
-            if let Ok(pattern) = Pattern::parse(&String::from_utf8_lossy(&event))
+            if let Ok(pattern) = Pattern::parse(&Text::from(event).plain())
                 && !patterns.contains(&pattern)
             {
                 patterns.push(pattern);

@@ -12,11 +12,12 @@ use pgrx::prelude::*;
 use super::catalog::{self, Tables};
 use super::pinned::Pinned;
 use super::plan::{Column, Context, position};
-use super::query::{Query, fill};
+use super::query::Query;
 use super::row::{self, Values};
 use super::value;
 use crate::json;
 use crate::pg::columns::attribute_name;
+use crate::pg::encoding::{self, Text};
 use crate::pg::transaction::subtransaction;
 
 const ROW: &str = include_str!("../../../sql/statements/expand_row.sql");
@@ -113,7 +114,7 @@ impl Wanted {
         unsafe {
             let Some(row_type) = qualified(self.attached) else { return Source::Nothing };
             depends.push(self.attached);
-            let text = fill(FUNCTION, &[("{row_type}", &row_type), ("{function}", function)]);
+            let text = encoding::statement(FUNCTION, &[("row_type", &row_type), ("function", function)]);
             let types = vec![(*(*relation).rd_rel).reltype];
             Source::Function { query: Query::new(text, types), search_path: path(&self.path) }
         }
@@ -202,7 +203,7 @@ unsafe fn reference(
         }
         let only: &[u8] =
             if pg_sys::get_rel_relkind(foreign.confrelid) as u8 == b'p' { b"" } else { b"ONLY " };
-        let text = fill(ROW, &[("{only}", only), ("{table}", &table), ("{condition}", &condition)]);
+        let text = encoding::statement(ROW, &[("only", only), ("table", &table), ("condition", &condition)]);
         let mut filters = Vec::new();
         catalog::scan(tables.attachment, None, |row| {
             if row.oid("table_name") == Some(foreign.confrelid) {
@@ -259,11 +260,11 @@ pub(super) unsafe fn write(out: &mut Vec<u8>, expansions: &[Expansion], row: &Ch
                 ereport!(
                     WARNING,
                     PgSqlErrorCode::ERRCODE_WARNING,
-                    format!(
+                    encoding::message(format!(
                         "expansion \"{}\" failed and is sent as null",
-                        String::from_utf8_lossy(&expansion.name)
-                    ),
-                    message
+                        Text::from(expansion.name.clone()).plain()
+                    )),
+                    encoding::message(message)
                 );
                 out.truncate(end);
                 out.extend_from_slice(b"null");

@@ -244,25 +244,53 @@ pub fn init() {
     }
 }
 
+// What pgrx offers under these names catches an error and raises a copy of it that lacks the constraint's name, the position, the
+// context and all text that is not UTF-8. The errors of a user's statement are none of our business: like any C function,
+// the two hooks below let them jump over their frames, in which nothing waits to be dropped.
+mod standard {
+    use pgrx::pg_sys;
+
+    #[allow(non_snake_case)] // PostgreSQL's names
+    unsafe extern "C-unwind" {
+        /// executor/executor.h
+        pub(super) fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+        /// tcop/utility.h
+        pub(super) fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            query: *const std::ffi::c_char,
+            read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            params: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            dest: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
+}
+
+/// Inserts what was captured; our own errors need the guard.
+#[pg_guard]
+unsafe extern "C-unwind" fn flush() {
+    buffer::flush();
+}
+
 /// A statement's row triggers run in here. A statement that captured something inserts it at its end, so that the next
 /// one of the same transaction sees it; a query of a user's trigger that captured nothing leaves the buffer alone.
-#[pg_guard]
 unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     let before = buffer::captured();
     // SAFETY: passes on what it got.
     unsafe {
         match NEXT_EXECUTOR_FINISH {
-            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| next(query)),
-            None => pg_sys::standard_ExecutorFinish(query),
+            Some(next) => next(query),
+            None => standard::standard_ExecutorFinish(query),
         }
-    }
-    if buffer::captured() != before {
-        buffer::flush();
+        if buffer::captured() != before {
+            flush();
+        }
     }
 }
 
 /// COPY fires row triggers outside of any executor run.
-#[pg_guard]
 #[allow(clippy::too_many_arguments)] // PostgreSQL's hook
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -278,10 +306,10 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: passes on what it got.
     unsafe {
         match NEXT_PROCESS_UTILITY {
-            Some(next) => pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            Some(next) => {
                 next(statement, query, read_only_tree, context, params, environment, dest, completion);
-            }),
-            None => pg_sys::standard_ProcessUtility(
+            }
+            None => standard::standard_ProcessUtility(
                 statement,
                 query,
                 read_only_tree,
@@ -292,8 +320,8 @@ unsafe extern "C-unwind" fn process_utility(
                 completion,
             ),
         }
-    }
-    if buffer::captured() != before {
-        buffer::flush();
+        if buffer::captured() != before {
+            flush();
+        }
     }
 }

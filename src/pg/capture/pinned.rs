@@ -11,6 +11,8 @@ use pgrx::pg_sys;
 unsafe extern "C" {
     /// utils/bytea.h; 1 is hex.
     static bytea_output: c_int;
+    /// utils/builtins.h; regclass and its like write names.
+    static quote_all_identifiers: bool;
 }
 
 /// BYTEA_OUTPUT_HEX.
@@ -79,6 +81,9 @@ impl Pinned {
             }
             if bytea_output != HEX {
                 pinned.set(c"bytea_output", c"hex");
+            }
+            if quote_all_identifiers {
+                pinned.set(c"quote_all_identifiers", c"off");
             }
             let zone = pg_sys::pg_get_timezone_name(pg_sys::session_timezone);
             if zone.is_null() || CStr::from_ptr(zone) != c"UTC" {

@@ -12,6 +12,7 @@ use super::value::Writer;
 use crate::event::{Operation, Pattern};
 use crate::json;
 use crate::pg::columns::{attribute, attribute_name};
+use crate::pg::encoding::Text;
 
 /// The operations, in the order of [`Plan::events`].
 pub(super) const OPERATIONS: [Operation; 4] =
@@ -148,9 +149,10 @@ impl Plan {
                 }
                 let action = as_action.as_deref().unwrap_or(operation.as_str().as_bytes());
                 let event_type = [resource.as_slice(), b".", action].concat();
-                let text = String::from_utf8_lossy(&event_type);
+                let event_type = Text::from(event_type);
+                let text = event_type.plain();
                 *heard = listeners.iter().any(|pattern| pattern.matches(&text));
-                *event = Some(event_type);
+                *event = Some(event_type.into_bytes());
             }
             events[SNAPSHOT] = Some([resource.as_slice(), b".snapshot"].concat());
             let expand = Wanted {

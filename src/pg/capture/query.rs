@@ -12,17 +12,6 @@ pub(super) struct Query {
     plan: Cell<pg_sys::SPIPlanPtr>,
 }
 
-/// Puts texts into the places of a statement, in the database's encoding.
-pub(super) fn fill(statement: &str, places: &[(&str, &[u8])]) -> CString {
-    let mut text = statement.as_bytes().to_vec();
-    for (place, value) in places {
-        if let Some(at) = text.windows(place.len()).position(|window| window == place.as_bytes()) {
-            text.splice(at..at + place.len(), value.iter().copied());
-        }
-    }
-    CString::new(text).unwrap_or_default()
-}
-
 impl Query {
     /// A statement with parameters of these types.
     pub(super) fn new(text: CString, types: Vec<pg_sys::Oid>) -> Self {

@@ -5,6 +5,9 @@ use pgrx::pg_sys;
 use super::plan::{Column, Plan};
 use super::value;
 
+/// Bytes of a value up to which it is fetched to be compared: two of them must fit in memory.
+const MAX_COMPARED: usize = 16 * 1024 * 1024;
+
 /// The values of a row.
 #[derive(Default)]
 pub(super) struct Values {
@@ -38,7 +41,7 @@ impl Values {
 }
 
 /// Whether a column's value changed: its bytes, not its meaning. A value in a TOAST table is fetched only if its size
-/// is the same and its address is not.
+/// is the same and its address is not, which happens when a value is assigned anew; a huge one then counts as changed.
 ///
 /// # Safety
 /// Both hold rows of the column's table.
@@ -63,8 +66,8 @@ pub(super) unsafe fn changed(column: &Column, old: &Values, new: &Values) -> boo
                 if size_a == size_b && slice(a, size_a) == slice(b, size_b) {
                     return false;
                 }
-                pg_sys::toast_raw_datum_size(old) != pg_sys::toast_raw_datum_size(new)
-                    || value::bytes(old) != value::bytes(new)
+                let size = value::size(old);
+                size != value::size(new) || size > MAX_COMPARED || value::bytes(old) != value::bytes(new)
             }
             -2 => std::ffi::CStr::from_ptr(a.cast()) != std::ffi::CStr::from_ptr(b.cast()),
             length => slice(a, length as usize) != slice(b, length as usize),
@@ -82,7 +85,6 @@ pub(super) unsafe fn update_counts(plan: &Plan, old: &Values, new: &Values) -> b
 }
 
 /// Appends the object of these columns. False: it is longer than `limit`, and then what was appended is of no use.
-/// Sizes are looked at first, so that a value of hundreds of megabytes is not even fetched.
 ///
 /// # Safety
 /// `values` holds a row of the columns' table.
@@ -105,31 +107,16 @@ pub(super) unsafe fn write_object<'a>(
             out.extend_from_slice(b"null");
             continue;
         };
+        let room = limit.saturating_sub(out.len() - start);
         // SAFETY: the caller's promise: the datum is of the column's type.
-        unsafe {
-            // Short values (one-byte header) are at most 126 bytes.
-            if column.length == -1
-                && !is_short(datum)
-                && column.writer.least_bytes(datum).saturating_add(out.len() - start) > limit
-            {
-                return false;
-            }
-            column.writer.write(out, datum);
-        }
-        if out.len() - start > limit {
+        let fits = unsafe {
+            let size = if column.length == -1 { value::size(datum) } else { 0 };
+            column.writer.write(out, datum, size, room)
+        };
+        if !fits {
             return false;
         }
     }
     out.push(b'}');
     out.len() - start <= limit
-}
-
-/// # Safety
-/// The datum is a varlena.
-unsafe fn is_short(datum: pg_sys::Datum) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        pgrx::varlena::varatt_is_1b(datum.cast_mut_ptr())
-            && !pgrx::varlena::varatt_is_1b_e(datum.cast_mut_ptr())
-    }
 }

@@ -9,7 +9,14 @@ use pgrx::prelude::*;
 
 use super::pinned::{self, Pinned};
 use crate::json;
+use crate::pg::encoding;
 use crate::pg::transaction::subtransaction;
+
+/// Content of a varlena from which on PostgreSQL's functions may fail to make a text of it: the text may be hundreds of times longer,
+/// and none can have a gigabyte.
+const LARGE: usize = 1024 * 1024;
+/// Content of a binary form beyond which nothing is written.
+const MAX_BINARY: usize = 64 * 1024 * 1024;
 
 /// How the values of a column are written.
 pub(super) enum Writer {
@@ -35,8 +42,8 @@ pub(super) enum Writer {
     Interval(Function),
     /// The output function under pinned settings, for a JSON string.
     Pinned(Function),
-    /// `to_json`, under pinned settings unless no setting can matter.
-    ToJson(Function, bool),
+    /// `to_json`, under pinned settings unless no setting can matter. Of an array whose elements have a fixed length, that length.
+    ToJson(Function, bool, Option<usize>),
     /// The same by somebody else's code, which may fail.
     Foreign(Box<Writer>),
 }
@@ -201,7 +208,8 @@ impl Writer {
                 // Only casts run code that is not C; a composite may hold a value of such a type.
                 let foreign = pg_sys::type_is_rowtype(element) || has_json_cast(element);
                 let writer = if foreign || element != oid {
-                    Self::ToJson(Function::to_json(oid, context), !plain)
+                    let length = (element != oid).then(|| usize::try_from(pg_sys::get_typlen(element)).ok());
+                    Self::ToJson(Function::to_json(oid, context), !plain, length.flatten())
                 } else if plain {
                     Self::Output(output())
                 } else {
@@ -213,28 +221,68 @@ impl Writer {
         }
     }
 
-    /// The least number of bytes the value's JSON can have, without fetching it from its TOAST table.
-    ///
-    /// # Safety
-    /// The datum is a non-null varlena of the writer's type.
-    pub(super) unsafe fn least_bytes(&self, datum: pg_sys::Datum) -> usize {
-        // SAFETY: the caller's promise.
-        let raw = unsafe { pg_sys::toast_raw_datum_size(datum) }.saturating_sub(pg_sys::VARHDRSZ);
+    /// The least number of bytes that the JSON of a varlena with this much content can have.
+    fn least_bytes(&self, size: usize) -> usize {
         match self {
-            Self::Text | Self::Json => raw,
-            Self::Bytea => raw * 2,
-            // Binary forms can be longer than their text: up to about 16 times for small numbers. Beyond half a
-            // gigabyte / 6 (the longest escape) their text would not fit in memory that PostgreSQL can allocate.
-            _ if raw > 64 * 1024 * 1024 => usize::MAX,
-            _ => raw / 16,
+            Self::Text | Self::Json => size,
+            Self::Bytea => size * 2,
+            Self::Foreign(writer) => writer.least_bytes(size),
+            // Nobody has the time to write a huge one out to learn that it is too long.
+            _ if size > MAX_BINARY => usize::MAX,
+            // Each element has a comma and at least one more byte. An array's header has less than 64.
+            Self::ToJson(_, _, Some(length)) => size.saturating_sub(64) / length * 2,
+            // Numbers in an array of jsonb: 12 bytes for three.
+            Self::Verbatim(_) => size.saturating_sub(64) / 4,
+            // Other binary forms can be up to about 16 times as long as their text.
+            _ => size / 16,
         }
     }
 
-    /// Appends a value.
+    /// Appends a value. False: it is longer than `room` bytes, and then what was appended is of no use. Sizes are looked at
+    /// first, so that a value of hundreds of megabytes is not even fetched. `size` is the content of a varlena in bytes,
+    /// decompressed; 0 for other types.
     ///
     /// # Safety
     /// The datum is non-null and of the writer's type. What it allocates lives in the current memory context.
-    pub(super) unsafe fn write(&self, out: &mut Vec<u8>, datum: pg_sys::Datum) {
+    pub(super) unsafe fn write(
+        &self,
+        out: &mut Vec<u8>,
+        datum: pg_sys::Datum,
+        size: usize,
+        room: usize,
+    ) -> bool {
+        if self.least_bytes(size) > room {
+            return false;
+        }
+        let start = out.len();
+        // SAFETY: the caller's promise. Writing leaves nothing half done but `out`, which is cut back.
+        let fits = unsafe {
+            match self {
+                Self::Foreign(writer) => match subtransaction(|| writer.append(out, datum, room)) {
+                    Ok(fits) => fits,
+                    Err(_) if size > LARGE => false,
+                    Err(message) => {
+                        warn(&message);
+                        out.truncate(start);
+                        out.extend_from_slice(b"null");
+                        true
+                    }
+                },
+                // A short binary form may have a text that PostgreSQL cannot hold: an array of long enum labels.
+                Self::ToJson(..) if size > LARGE => {
+                    subtransaction(|| self.append(out, datum, room)).unwrap_or(false)
+                }
+                _ => self.append(out, datum, room),
+            }
+        };
+        fits && out.len() - start <= room
+    }
+
+    /// Appends a value; only for what PostgreSQL's functions answer it heeds `room`.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write).
+    unsafe fn append(&self, out: &mut Vec<u8>, datum: pg_sys::Datum, room: usize) -> bool {
         // SAFETY: the caller's promise: each arm reads the representation of its own type.
         unsafe {
             match self {
@@ -270,7 +318,7 @@ impl Writer {
                         encode_time(out, datum, pg_sys::TIMESTAMPTZOID);
                     }
                 }
-                Self::Verbatim(function) => out.extend_from_slice(function.text(datum)),
+                Self::Verbatim(function) => return push(out, function.text(datum), room),
                 Self::Number(function) => {
                     let _digits = pinned::float_digits();
                     let text = function.text(datum);
@@ -280,50 +328,69 @@ impl Writer {
                         json::push_string(out, text);
                     }
                 }
-                Self::Output(function) => json::push_string(out, function.text(datum)),
+                Self::Output(function) => return push_string(out, function.text(datum), room),
                 Self::Interval(function) => {
                     let _style = pinned::interval_style();
                     json::push_string(out, function.text(datum));
                 }
                 Self::Pinned(function) => {
                     let _pinned = Pinned::enter();
-                    json::push_string(out, function.text(datum));
+                    return push_string(out, function.text(datum), room);
                 }
-                Self::ToJson(function, pin) => {
+                Self::ToJson(function, pin, _) => {
                     let _pinned = pin.then(Pinned::enter);
                     let info = (&raw const *function.0).cast_mut();
-                    out.extend_from_slice(bytes(pg_sys::FunctionCall1Coll(info, pg_sys::InvalidOid, datum)));
+                    let text = bytes(pg_sys::FunctionCall1Coll(info, pg_sys::InvalidOid, datum));
+                    return push(out, text, room);
                 }
-                Self::Foreign(writer) => {
-                    let end = out.len();
-                    if !survives(|| writer.write(out, datum)) {
-                        out.truncate(end);
-                        out.extend_from_slice(b"null");
-                    }
-                }
+                Self::Foreign(writer) => return writer.append(out, datum, room),
             }
         }
+        true
     }
 }
 
-/// Runs somebody else's code in a subtransaction of its own, so that an error undoes what it did and nothing else. False,
-/// after a WARNING: it failed. Cancelling goes through.
+/// Appends JSON, unless it is too long: then it is not even copied.
+fn push(out: &mut Vec<u8>, json: &[u8], room: usize) -> bool {
+    let fits = json.len() <= room;
+    if fits {
+        out.extend_from_slice(json);
+    }
+    fits
+}
+
+/// Appends a JSON string in the same way.
+fn push_string(out: &mut Vec<u8>, text: &[u8], room: usize) -> bool {
+    let fits = text.len() <= room;
+    if fits {
+        json::push_string(out, text);
+    }
+    fits
+}
+
+/// Somebody else's code failed; what it did was undone in its own subtransaction.
+fn warn(message: &str) {
+    ereport!(
+        WARNING,
+        PgSqlErrorCode::ERRCODE_WARNING,
+        "a value could not be written as JSON and is sent as null",
+        encoding::message(format!("Its type's function failed: {message}"))
+    );
+}
+
+/// The size of a varlena's content, decompressed, without fetching it from its TOAST table.
 ///
 /// # Safety
-/// `act` leaves nothing half done in memory when it unwinds.
-unsafe fn survives(act: impl FnOnce()) -> bool {
+/// The datum is a non-null varlena.
+pub(super) unsafe fn size(datum: pg_sys::Datum) -> usize {
+    let varlena = datum.cast_mut_ptr();
     // SAFETY: the caller's promise.
-    match unsafe { subtransaction(act) } {
-        Ok(()) => true,
-        Err(message) => {
-            ereport!(
-                WARNING,
-                PgSqlErrorCode::ERRCODE_WARNING,
-                "a value could not be written as JSON and is sent as null",
-                format!("Its type's function failed: {message}")
-            );
-            false
+    unsafe {
+        // One byte of header: the usual case, at most 126 bytes.
+        if pgrx::varlena::varatt_is_1b(varlena) && !pgrx::varlena::varatt_is_1b_e(varlena) {
+            return pgrx::varlena::varsize_any_exhdr(varlena);
         }
+        pg_sys::toast_raw_datum_size(datum).saturating_sub(pg_sys::VARHDRSZ)
     }
 }
 

@@ -15,6 +15,7 @@ mod expand;
 mod hostile;
 mod privileges;
 mod status;
+mod values;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
