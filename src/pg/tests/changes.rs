@@ -171,4 +171,30 @@ mod tests {
         run("ALTER TABLE contact ENABLE TRIGGER USER; INSERT INTO contact VALUES (2)");
         assert_eq!(types(), "contact.created");
     }
+
+    #[pg_test]
+    fn a_transaction_of_many_rows_does_not_grow_with_them() {
+        /// Kilobytes of this process that are not shared.
+        fn memory() -> i64 {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        }
+        contacts();
+        let add = |from: i64| {
+            for block in 0..4 {
+                let first = from + block * 5000;
+                run(&format!(
+                    "INSERT INTO contact SELECT g, repeat('x', 200) FROM generate_series({first}, {first} + 4999) g"
+                ));
+            }
+        };
+        add(0);
+        let before = memory();
+        (1..5).for_each(|nth| add(nth * 20_000));
+        let grown = memory() - before;
+        // 80,000 events are 20 MB.
+        assert!(grown < 6000, "{grown} kB");
+        assert_eq!(one::<i64>("SELECT count(*) FROM webhook.outbox"), 100_000);
+    }
 }

@@ -139,4 +139,82 @@ mod tests {
         run("INSERT INTO contact VALUES (1, repeat('x', 2 << 20)); UPDATE contact SET name = 'short'");
         assert_eq!(outlines(), "created {\"id\":1} thin\nupdated {\"id\":1} thin");
     }
+
+    #[pg_test]
+    fn values_are_what_to_jsonb_says_whatever_the_session_sets() {
+        register("all", "");
+        run("CREATE TYPE mood AS ENUM ('sad', 'happy day');
+             CREATE TYPE pair AS (x int, at timestamptz);
+             CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+             CREATE TABLE zoo (
+                 a bool, b int2, c int4, d int8, e float4, f float8, g numeric, h text, i varchar(9), j char(5), k name,
+                 l mood, m json, n jsonb, o uuid, p date, q timestamp, r timestamptz, s interval, t bytea, u int[],
+                 v timestamptz[], w pair, x positive, y int4range, z inet, aa time, ab timetz, ac point, ad money,
+                 ae oid, af bit(4), ag text[][], ah interval[], ai float8[], aj bytea[], ak tstzrange, al regclass,
+                 am \"char\", an xml, ao date[], ap pair[], aq macaddr, ar tsvector, at nummultirange);
+             SELECT webhook_attach('zoo');
+             CREATE TABLE expected (row json)");
+        let pin =
+            "SET LOCAL timezone = 'UTC'; SET LOCAL intervalstyle = iso_8601; SET LOCAL bytea_output = hex;
+                   SET LOCAL extra_float_digits = 1; SET LOCAL datestyle = 'ISO, MDY'";
+        let hostile = "SET LOCAL timezone = 'Asia/Kathmandu'; SET LOCAL intervalstyle = sql_standard;
+                       SET LOCAL bytea_output = escape; SET LOCAL extra_float_digits = -15; SET LOCAL datestyle = 'SQL, DMY'";
+        run(pin);
+        run(r#"INSERT INTO zoo VALUES
+            (true, -32768, 2147483647, -9223372036854775808, 0.1, 1e300, 12345678901234567890.0123456789, E'\u2028"\t',
+             'v', 'c', 'n', 'happy day', '{"a" : 1}', '{"b": [1, 2.50]}', '6f1c1f0e-8f3c-4b0e-9a6f-0c3f2c5a7b11',
+             '2024-02-29', '2024-02-29 23:59:59.5', '2024-02-29 23:59:59.000001+05', '1 year 2 mons -3 days 04:05:06.7',
+             '\x00ff10', '{1,NULL,3}', '{2020-01-01 00:00:00+00}', '(1,"2020-01-01 00:00:00+00")', 7, '[1,5)', '10.0.0.1/8',
+             '12:34:56.7', '12:34:56+02', '(1.5,2)', '12.34', 42, '1010', '{{a,b},{c,"d e"}}', '{1 day}', '{0.1,NaN}',
+             '{"\\x00"}', '[2020-01-01 00:00:00+00,)', 'pg_class', 'q', '<a/>', '{2020-02-02}',
+             '{"(1,\"2020-01-01 00:00:00+00\")"}', '08:00:2b:01:02:03', 'a:1 b', '{[1.5,2)}'),
+            (NULL, 0, 0, 0, 'NaN', '-Infinity', 'NaN', '', '', '', '', NULL, 'null', 'null', NULL, 'infinity', '-infinity',
+             'infinity', '0', '', '{}', '{}', '(,)', NULL, 'empty', '::1', '00:00', '00:00+00', '(NaN,0)', '0', 0, '0000',
+             '{}', '{}', '{}', '{}', 'empty', '-', '', NULL, '{}', '{}', NULL, '', '{}'),
+            (NULL, 0, 0, 0, 1e-10, 1e15, 1e20, '', '', '', '', NULL, 'null', 'null', NULL, '0044-03-15 BC', '10000-01-01',
+             '0001-01-01 BC', '-1 day', '', '{}', '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+             NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#);
+        run("INSERT INTO expected SELECT to_json(animal) FROM zoo AS animal");
+        run(hostile);
+        run("DELETE FROM zoo");
+        for operation in ["created", "deleted"] {
+            assert_eq!(
+                maybe::<String>(&format!(
+                    "SELECT string_agg(concat(x.name, ' ', x.value, ' is not ', y.value), '; ')
+                       FROM (SELECT row_number() OVER (ORDER BY seq) AS n, data::json FROM webhook.outbox
+                              WHERE operation = '{operation}') AS o
+                       JOIN (SELECT row_number() OVER () AS n, row FROM expected) AS e USING (n),
+                            json_each_text(o.data) AS x(name, value), json_each_text(e.row) AS y(name, value)
+                      WHERE x.name = y.name AND x.value IS DISTINCT FROM y.value"
+                )),
+                None,
+                "{operation}"
+            );
+        }
+        assert_eq!(one::<String>("SHOW timezone"), "Asia/Kathmandu");
+    }
+
+    #[pg_test]
+    fn json_text_stays_exact_down_to_zero_characters() {
+        register("all", "");
+        run(
+            r#"CREATE TABLE t (j json); SELECT webhook_attach('t'); INSERT INTO t VALUES (E'{"b":1,  "a":"\\u0000"}')"#,
+        );
+        assert_eq!(events(), [r#"t.created {"j":{"b":1,  "a":"\u0000"}}"#]);
+    }
+
+    #[pg_test]
+    fn a_failing_type_of_a_user_does_not_fail_the_statement() {
+        register("all", "");
+        run("CREATE TYPE pair AS (x int, y int);
+             CREATE FUNCTION fails(pair) RETURNS json LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+             CREATE DOMAIN code AS text;
+             CREATE TYPE wrapped AS RANGE (subtype = float8);
+             CREATE FUNCTION fails(wrapped) RETURNS json LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+             CREATE CAST (wrapped AS json) WITH FUNCTION fails(wrapped);
+             CREATE TABLE t (id int PRIMARY KEY, w wrapped, c code);
+             SELECT webhook_attach('t');
+             INSERT INTO t VALUES (1, '[1,2]', 'x')");
+        assert_eq!(events(), [r#"t.created {"id":1} {"id":1,"w":null,"c":"x"}"#]);
+    }
 }
