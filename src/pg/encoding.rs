@@ -101,8 +101,12 @@ fn database() -> pg_sys::pg_enc::Type {
 
 fn to_utf8(text: &[u8], mut strange: impl FnMut(&mut String, u8)) -> String {
     let database = database();
+    let is_utf8 = matches!(database, PG_UTF8 | PG_SQL_ASCII) || text.is_ascii();
+    if is_utf8 && let Ok(text) = std::str::from_utf8(text) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
-    if matches!(database, PG_UTF8 | PG_SQL_ASCII) || text.is_ascii() {
+    if is_utf8 {
         for chunk in text.utf8_chunks() {
             out.push_str(chunk.valid());
             chunk.invalid().iter().for_each(|byte| strange(&mut out, *byte));
