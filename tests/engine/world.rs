@@ -4,7 +4,7 @@ use std::cell::{Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
-use webhook_pg::endpoint::{Endpoint, Method, Scheme, State as Mode};
+use webhook_pg::endpoint::{Endpoint, Method, Ordering, Scheme, State as Mode};
 use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{Dispatcher, Limits};
 use webhook_pg::event::{Pattern, Timestamp};
@@ -31,6 +31,9 @@ pub const TINY: Limits = Limits {
     short_plan: 2,
     long_plans: 4,
     pending: 4,
+    failing_pending: 3,
+    failures: 10,
+    parked: 4,
 };
 
 /// Settings with a few slots and three attempts.
@@ -58,6 +61,8 @@ pub fn endpoint(id: i64, patterns: &[&str]) -> Endpoint {
         schedule: None,
         timeout: None,
         max_in_flight: None,
+        rate_limit: None,
+        ordering: Ordering::None,
         state: Mode::Active,
     }
 }
