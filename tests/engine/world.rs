@@ -139,6 +139,15 @@ impl World {
         self.net().behaviours.insert(id, behaviour);
     }
 
+    /// One transaction with an event of each of these keys.
+    pub fn emit_keys<'a>(&self, keys: impl IntoIterator<Item = &'a str>) {
+        let mut db = self.db();
+        for key in keys {
+            db.emit_keyed(99, "a.created", Some(key), 10);
+        }
+        db.commit(99, true);
+    }
+
     /// One transaction with this many events.
     pub fn emit(&self, event_type: &str, count: usize) {
         self.emit_sized(event_type, count, 10);
@@ -210,6 +219,8 @@ impl World {
         let in_flight = self.settings.max_in_flight;
         let queue = limits.full.max(limits.hungry + limits.max_chunk) + in_flight;
         assert!(load.longest_queue <= queue, "a queue is too long: {load:?}");
+        let parked = limits.parked + limits.max_chunk + limits.full;
+        assert!(load.most_parked <= parked, "too many are parked: {load:?}");
         assert!(
             load.unsettled <= limits.window + limits.max_chunk + in_flight,
             "a window is too long: {load:?}"
