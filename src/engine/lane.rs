@@ -152,8 +152,9 @@ impl Lane {
     }
 
     fn has_room(&self, queue: usize, limits: &Limits, now: Timestamp) -> bool {
-        let waits_in_line = self.order.rule() == Ordering::Strict && self.pending > 0;
-        if self.order.parked() >= limits.parked || waits_in_line {
+        let is_strict = self.order.rule() == Ordering::Strict;
+        let parks = if is_strict { queue } else { limits.parked };
+        if self.order.parked() >= parks || (is_strict && self.pending > 0) {
             return false;
         }
         if self.breaker.is_open() {
@@ -254,8 +255,7 @@ impl Lane {
             || self.head_open.first().and_then(|&n| head.window.mark(n)).unwrap_or(&head.position);
         let position = own.unwrap_or_else(from_head).clone();
         self.forget_head(head);
-        self.queue.clear();
-        self.order.forget_parked();
+        self.order.forget(&mut self.queue);
         self.reader = Some(Reader::at(position));
         self.feed = feed;
     }
@@ -275,9 +275,9 @@ impl Lane {
             self.retries.push_front(task);
             return;
         }
-        self.order.take_back(&task.event);
-        if task.origin != Origin::Loose {
-            self.queue.push_front(task);
+        match task.origin {
+            Origin::Loose => self.order.drop_back(&task.event),
+            Origin::Own(_) | Origin::Head(_) => self.order.take_back(task, &mut self.queue),
         }
     }
 

@@ -14,7 +14,7 @@ use super::statement::Statement;
 use super::transaction::{subtransaction, transaction};
 use crate::config::Config;
 use crate::engine::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
-use crate::event::{Event, Place, Timestamp};
+use crate::event::{Event, Place, Timestamp, order_key};
 use crate::outcome::State;
 use crate::position::{Leg, Position, Snapshot};
 use crate::retry::Schedule;
@@ -36,13 +36,19 @@ struct Statements {
     fetch_unreadable: Statement,
     settled: Statement,
     pending: Statement,
+    pending_keys: Statement,
+    pending_places: Statement,
     due: Statement,
+    due_among: Statement,
     next_due: Statement,
+    next_due_among: Statement,
     write_deliveries: Statement,
     write_attempts: Statement,
     write_positions: Statement,
     join_head: Statement,
     disable: Statement,
+    write_failing: Statement,
+    clear_failing: Statement,
 }
 
 /// The store of this process's database.
@@ -69,13 +75,19 @@ impl SpiStore {
                 fetch_unreadable: statement!("fetch_unreadable"),
                 settled: statement!("settled"),
                 pending: statement!("pending"),
+                pending_keys: statement!("pending_keys"),
+                pending_places: statement!("pending_places"),
                 due: statement!("due"),
+                due_among: statement!("due_among"),
                 next_due: statement!("next_due"),
+                next_due_among: statement!("next_due_among"),
                 write_deliveries: statement!("write_deliveries"),
                 write_attempts: statement!("write_attempts"),
                 write_positions: statement!("write_positions"),
                 join_head: statement!("join_head"),
                 disable: statement!("disable"),
+                write_failing: statement!("write_failing"),
+                clear_failing: statement!("clear_failing"),
             },
             durability: Durability::default(),
             schedule: Schedule::new(Vec::new()),
@@ -123,6 +135,9 @@ impl Store for SpiStore {
         // A first outcome whose delivery has a row already is refused, and written as a change of that row.
         write(false).or_else(|_| write(true))?;
         self.durability.committed();
+        for (id, reason) in &ledger.disabled {
+            log!("webhook_pg: endpoint {id} is disabled: {reason}");
+        }
         Ok(())
     }
 
@@ -158,6 +173,24 @@ impl SpiStore {
         }
         for (id, reason) in &ledger.disabled {
             s.disable.write(client, &[(*id).into(), reason.clone().into()])?;
+        }
+        self.write_failing(client, ledger)
+    }
+
+    fn write_failing(&self, client: &mut SpiClient<'_>, ledger: &Ledger) -> spi::SpiResult<()> {
+        let s = &self.statements;
+        let (ids, since): (Vec<i64>, Vec<_>) = ledger
+            .failing
+            .iter()
+            .filter_map(|(id, since)| Some((*id, timestamptz((*since)?))))
+            .unzip();
+        if !ids.is_empty() {
+            s.write_failing.write(client, &[ids.into(), since.into()])?;
+        }
+        let over = ledger.failing.iter().filter(|(_, since)| since.is_none()).map(|(id, _)| *id);
+        let over: Vec<i64> = over.chain(ledger.disabled.iter().map(|(id, _)| *id)).collect();
+        if !over.is_empty() {
+            s.clear_failing.write(client, &[over.into()])?;
         }
         Ok(())
     }
@@ -295,7 +328,10 @@ impl Reading for SpiReading<'_, '_> {
             let id: i64 = required(row, 1);
             let (state, config): (String, String) = (required(row, 2), required(row, 3));
             let endpoint = Config::endpoint(id, &state, &config, self.schedule);
-            match endpoint.and_then(|endpoint| Ok(Registered { endpoint, position: position(row, 4)? })) {
+            let failing_since = cell(row, 7).map(timestamp);
+            match endpoint
+                .and_then(|endpoint| Ok(Registered { endpoint, position: position(row, 4)?, failing_since }))
+            {
                 Ok(entry) if entry.endpoint.state != crate::endpoint::State::Inactive => {
                     registered.push(entry)
                 }
@@ -367,16 +403,58 @@ impl Reading for SpiReading<'_, '_> {
         rows.iter().map(|row| (required(row, 1), count(row), timestamp(required(row, 3)))).collect()
     }
 
+    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)> {
+        if endpoints.is_empty() {
+            return Vec::new();
+        }
+        let s = self.statements;
+        let place = |row: &SpiHeapTupleData<'_>| {
+            let place = Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) };
+            (required(row, 1), place)
+        };
+        let read = || -> Vec<(i64, Place, String)> {
+            let rows = self.rows(&s.pending_keys, &[endpoints.to_vec().into()]);
+            let key = |row: &SpiHeapTupleData<'_>| {
+                let (key, event_type): (Option<String>, String) = (cell(row, 4), required(row, 5));
+                order_key(key.as_deref(), &event_type).to_owned()
+            };
+            rows.iter().map(|row| (place(row).0, place(row).1, key(row))).collect()
+        };
+        // SAFETY: reading leaves nothing half done.
+        if let Ok(found) = unsafe { subtransaction(read) } {
+            return found;
+        }
+        // One that cannot be read must not stop the others.
+        let places: Vec<(i64, Place)> =
+            self.rows(&s.pending_places, &[endpoints.to_vec().into()]).iter().map(place).collect();
+        let key = |place| self.fetch_one(place).map(|event| event.order_key().to_owned());
+        places.into_iter().filter_map(|(id, place)| Some((id, place, key(place)?))).collect()
+    }
+
     fn due(
         &mut self,
         endpoint: i64,
         now: Timestamp,
         limit: usize,
         at_work: &[i64],
+        among: Option<&[Place]>,
     ) -> (Vec<DueDelivery>, Option<Timestamp>) {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let args = [endpoint.into(), timestamptz(now).into(), limit.into(), at_work.to_vec().into()];
-        let rows = self.rows(&self.statements.due, &args);
+        let columns = |places: &[Place]| -> (Vec<i64>, Vec<i64>) {
+            places.iter().map(|place| (xid_to_sql(place.xid), place.seq)).unzip()
+        };
+        let (id, at) = (endpoint, timestamptz(now));
+        let rows = match among.map(columns) {
+            None => {
+                let args = [id.into(), at.into(), limit.into(), at_work.to_vec().into()];
+                self.rows(&self.statements.due, &args)
+            }
+            Some((xids, seqs)) => {
+                let at_work = at_work.to_vec();
+                let args = [id.into(), at.into(), limit.into(), at_work.into(), xids.into(), seqs.into()];
+                self.rows(&self.statements.due_among, &args)
+            }
+        };
         let number = |row: &SpiHeapTupleData<'_>, n| u32::try_from(required::<i32>(row, n)).unwrap_or(0);
         let place =
             |row: &SpiHeapTupleData<'_>| Place { xid: xid_from_sql(required(row, 4)), seq: required(row, 5) };
@@ -392,8 +470,13 @@ impl Reading for SpiReading<'_, '_> {
                 Some(DueDelivery { id, attempts, attempts_before, event: events.remove(&place)? })
             })
             .collect();
-        let next =
-            self.one(&self.statements.next_due, &[endpoint.into(), timestamptz(now).into()]).map(timestamp);
-        (due, next)
+        let next = match among.map(columns) {
+            None => self.one(&self.statements.next_due, &[id.into(), at.into()]),
+            Some((xids, seqs)) => {
+                let args = [id.into(), at.into(), xids.into(), seqs.into()];
+                self.one(&self.statements.next_due_among, &args)
+            }
+        };
+        (due, next.map(timestamp))
     }
 }

@@ -289,20 +289,36 @@ impl Database {
         (self.changed, self.woken) = (true, true);
     }
 
-    pub fn unregister(&mut self, id: i64) {
-        self.endpoints.remove(&id);
-        self.positions.remove(&id);
+    /// `webhook_update`.
+    pub fn reconfigure(&mut self, id: i64, change: impl FnOnce(&mut Endpoint)) {
+        if let Some(entry) = self.endpoints.get_mut(&id) {
+            change(&mut entry.endpoint);
+        }
         self.failing.remove(&id);
-        self.owed.retain(|(endpoint, _)| *endpoint != id);
+        self.foreign();
+        (self.changed, self.woken) = (true, true);
+    }
+
+    /// `webhook_cancel` for whatever is pending.
+    pub fn cancel_pending(&mut self, id: i64) {
         self.pending.retain(|(endpoint, _, _)| *endpoint != id);
-        // Cancelled, which for the worker is the same as dead.
+        // For the worker the same as dead.
         for (_, row) in self.deliveries.iter_mut().filter(|((endpoint, _), _)| *endpoint == id) {
             if let State::Pending { .. } = row.state {
                 row.state = State::Dead;
             }
         }
         self.foreign();
-        (self.changed, self.woken) = (true, true);
+        self.woken = true;
+    }
+
+    pub fn unregister(&mut self, id: i64) {
+        self.endpoints.remove(&id);
+        self.positions.remove(&id);
+        self.failing.remove(&id);
+        self.owed.retain(|(endpoint, _)| *endpoint != id);
+        self.cancel_pending(id);
+        self.changed = true;
     }
 
     /// `webhook_retry`.

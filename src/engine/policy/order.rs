@@ -1,11 +1,12 @@
 //! Order: who must wait for whom in the lane of one endpoint.
 //!
 //! With `ordering => 'key'` the events of one key go one after the other; `strict` is the same with one key for all. A key is
-//! *busy* while a delivery of it is in flight, its outcome is not written, or it is pending; whatever else there is of the key
-//! is *parked*, in the order of reading. A delivery that ends, however it ends, lets the next one go.
+//! *busy* while a delivery of it is in flight, its outcome is not written, or it is pending. The queue holds one event of a
+//! key; whatever else there is of it is *parked*, in the order of reading. A delivery that ends, however it ends, lets the
+//! next one go.
 
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use crate::endpoint::Ordering;
@@ -23,6 +24,8 @@ type Raised = (i64, u64);
 pub struct Order {
     rule: Ordering,
     busy: HashMap<Key, BTreeSet<Raised>>,
+    /// Keys of which the queue holds an event.
+    queued: HashSet<Key>,
     parked: HashMap<Key, BTreeMap<Origin, Task>>,
     parked_count: usize,
 }
@@ -30,7 +33,7 @@ pub struct Order {
 impl Order {
     /// Nothing is busy and nothing parked.
     pub fn new(rule: Ordering) -> Self {
-        Self { rule, busy: HashMap::new(), parked: HashMap::new(), parked_count: 0 }
+        Self { rule, busy: HashMap::new(), queued: HashSet::new(), parked: HashMap::new(), parked_count: 0 }
     }
 
     /// The rule.
@@ -58,7 +61,7 @@ impl Order {
     /// A new event was read: it joins the queue, or waits.
     pub fn enqueue(&mut self, task: Task, queue: &mut VecDeque<Task>) {
         match self.key(task.event.order_key()) {
-            Some(key) if self.busy.contains_key(&key) || self.parked.contains_key(&key) => self.park(key, task),
+            Some(key) if self.busy.contains_key(&key) || !self.queued.insert(key) => self.park(key, task),
             _ => queue.push_back(task),
         }
     }
@@ -67,10 +70,13 @@ impl Order {
     pub fn next(&mut self, queue: &mut VecDeque<Task>) -> Option<Task> {
         loop {
             let task = queue.pop_front()?;
-            match self.key(task.event.order_key()) {
-                Some(key) if self.busy.contains_key(&key) => self.park(key, task),
-                _ => return Some(task),
+            let Some(key) = self.key(task.event.order_key()) else { return Some(task) };
+            self.queued.remove(&key);
+            if !self.busy.contains_key(&key) {
+                return Some(task);
             }
+            // Somebody has revived a delivery of the key.
+            self.park(key, task);
         }
     }
 
@@ -86,8 +92,20 @@ impl Order {
         }
     }
 
-    /// A delivery is neither in flight nor pending, and has not ended: it will go first.
-    pub fn take_back(&mut self, event: &Event) {
+    /// An event did not leave after all: it goes before the others of its key.
+    pub fn take_back(&mut self, task: Task, queue: &mut VecDeque<Task>) {
+        if let Some(key) = self.key(task.event.order_key()) {
+            self.vacate(key, task.event.place);
+            if self.busy.contains_key(&key) {
+                return self.park(key, task);
+            }
+            self.queued.insert(key);
+        }
+        queue.push_front(task);
+    }
+
+    /// An event did not leave after all, and will be read again.
+    pub fn drop_back(&mut self, event: &Event) {
         if let Some(key) = self.key(event.order_key()) {
             self.vacate(key, event.place);
         }
@@ -96,12 +114,13 @@ impl Order {
     /// A delivery has ended: the next event of its key goes to the head of the queue.
     pub fn ended(&mut self, event: &Event, queue: &mut VecDeque<Task>) {
         let Some(key) = self.key(event.order_key()) else { return };
-        if !self.vacate(key, event.place) {
+        if !self.vacate(key, event.place) || self.queued.contains(&key) {
             return;
         }
         let Entry::Occupied(mut parked) = self.parked.entry(key) else { return };
         if let Some((_, task)) = parked.get_mut().pop_first() {
             self.parked_count -= 1;
+            self.queued.insert(key);
             queue.push_front(task);
         }
         if parked.get().is_empty() {
@@ -153,12 +172,15 @@ impl Order {
         let parked = std::mem::take(&mut self.parked).into_values().flat_map(BTreeMap::into_values);
         let mut waiting: Vec<Task> = queue.drain(..).chain(parked).collect();
         self.parked_count = 0;
+        self.queued.clear();
         waiting.sort_by_key(|task| task.origin);
         waiting.into_iter().for_each(|task| self.enqueue(task, queue));
     }
 
-    /// Forgets what is parked: it will be read again.
-    pub fn forget_parked(&mut self) {
+    /// Forgets what waits: it will be read again.
+    pub fn forget(&mut self, queue: &mut VecDeque<Task>) {
+        queue.clear();
+        self.queued.clear();
         self.parked.clear();
         self.parked_count = 0;
     }
