@@ -47,13 +47,7 @@ pub(super) fn leave(
 }
 
 /// Whether a transaction would find something to do. `fresh` as in [`Desk`].
-pub(super) fn has_work(
-    lanes: &Lanes,
-    head: &Reader,
-    fresh: bool,
-    limits: &Limits,
-    now: Timestamp,
-) -> bool {
+pub(super) fn has_work(lanes: &Lanes, head: &Reader, fresh: bool, limits: &Limits, now: Timestamp) -> bool {
     let head_has_more = fresh || !head.is_between_legs();
     if head_has_more && lanes.has_resting_follower() {
         return true;
@@ -81,7 +75,9 @@ impl Desk<'_> {
         // A lane that registered after the head's snapshot cannot join before the head has moved on.
         let awaited = self.lanes.active().any(|(_, lane)| {
             let own = lane.reader.as_ref().filter(|_| lane.feed == Feed::Own);
-            own.is_some_and(|own| own.is_between_legs() && own.position.legs_to(&self.head.position).is_none())
+            own.is_some_and(|own| {
+                own.is_between_legs() && own.position.legs_to(&self.head.position).is_none()
+            })
         });
         *self.fresh |= awaited;
         self.feed_from_head(db, awaited);
@@ -181,9 +177,8 @@ impl Desk<'_> {
             Some(target) => Arc::from([target]),
             None => self.lanes.takers(&event.event_type),
         };
-        let wants = |id: &i64| {
-            self.lanes.get(*id).is_some_and(|lane| lane.follows() && lane.endpoint.wants(event))
-        };
+        let wants =
+            |id: &i64| self.lanes.get(*id).is_some_and(|lane| lane.follows() && lane.endpoint.wants(event));
         candidates.iter().copied().filter(wants).collect()
     }
 
@@ -210,8 +205,7 @@ impl Desk<'_> {
     fn hand_out_one(&mut self, event: &Arc<Event>, settled: &HashSet<(i64, Place)>) {
         let mut takers = Vec::new();
         for id in self.followers(event) {
-            let can_follow =
-                self.lanes.get(id).is_some_and(|lane| lane.can_follow(&self.limits, self.now));
+            let can_follow = self.lanes.get(id).is_some_and(|lane| lane.can_follow(&self.limits, self.now));
             if settled.contains(&(id, event.place)) {
                 continue;
             }

@@ -186,8 +186,10 @@ impl Lane {
 
     /// Whether it has something to send, or will have to see to something without being asked.
     pub fn is_at_rest(&self) -> bool {
-        let waits =
-            !(self.queue.is_empty() && self.retries.is_empty() && self.flying.is_empty() && self.head_open.is_empty());
+        let waits = !(self.queue.is_empty()
+            && self.retries.is_empty()
+            && self.flying.is_empty()
+            && self.head_open.is_empty());
         match (&self.feed, &self.reader) {
             _ if waits || self.order.parked() > 0 => false,
             (Feed::Head, None) => self.next_due.is_none() && self.pending == 0 && !self.breaker.is_open(),

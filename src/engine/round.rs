@@ -232,14 +232,15 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if !self.unsent.is_empty() || (self.unfinished && self.settings.enabled) {
             return Duration::ZERO;
         }
-        let timers = self.lanes.active().filter(|(_, lane)| lane.feed != Feed::Stopped).flat_map(|(_, lane)| {
-            let ready = lane.ready_at();
-            let probe = lane.breaker.probe_at().filter(|_| ready.is_none() && lane.in_flight == 0);
-            let due = lane.next_due.filter(|_| lane.retries.is_empty());
-            // What is ready by now waits for a slot, and a probe for an event: not for the clock.
-            let silent = self.silent_at(lane);
-            [ready.filter(|at| *at > now), probe.filter(|at| *at > now), due, silent]
-        });
+        let timers =
+            self.lanes.active().filter(|(_, lane)| lane.feed != Feed::Stopped).flat_map(|(_, lane)| {
+                let ready = lane.ready_at();
+                let probe = lane.breaker.probe_at().filter(|_| ready.is_none() && lane.in_flight == 0);
+                let due = lane.next_due.filter(|_| lane.retries.is_empty());
+                // What is ready by now waits for a slot, and a probe for an event: not for the clock.
+                let silent = self.silent_at(lane);
+                [ready.filter(|at| *at > now), probe.filter(|at| *at > now), due, silent]
+            });
         let timers = timers.filter(|_| self.settings.enabled);
         let next = timers.flatten().chain(self.group_due_at()).map(|at| until(at, now)).min();
         next.map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))

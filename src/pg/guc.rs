@@ -248,8 +248,7 @@ fn text(
 /// The settings as the worker needs them, read at this moment.
 pub fn settings() -> Settings {
     let ms = |value: i32| Duration::from_millis(u64::try_from(value).unwrap_or(0));
-    // 0 is off.
-    let seconds = |value: i32| u64::try_from(value).ok().filter(|s| *s > 0).map(Duration::from_secs);
+    let seconds = |value: i32| (value > 0).then(|| ms(value) * 1000);
     let count = |value: i32| usize::try_from(value).unwrap_or(0);
     Settings {
         enabled: ENABLED.get(),

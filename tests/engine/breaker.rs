@@ -96,7 +96,10 @@ fn an_endpoint_that_recovers_is_noticed_within_the_length_of_its_outage() {
         world.behave(2, Behaviour::Healthy);
         world.advance(outage + 10 * SECOND);
         assert!(received(&world, 2) >= 1950, "{outage}: {}", received(&world, 2));
-        assert!(world.db().positions.is_empty() || !world.db().positions.contains_key(&2), "it has not joined");
+        assert!(
+            world.db().positions.is_empty() || !world.db().positions.contains_key(&2),
+            "it has not joined"
+        );
     }
 }
 

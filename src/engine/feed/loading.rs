@@ -84,7 +84,8 @@ impl Desk<'_> {
         for id in ordered {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
             let pending = pending.get(&id).into_iter().flatten().map(|(place, key)| (*place, key.as_str()));
-            let events = lane.flying.values().filter_map(|ticket| Some(&self.flights.get(ticket)?.task.event));
+            let events =
+                lane.flying.values().filter_map(|ticket| Some(&self.flights.get(ticket)?.task.event));
             let flying = events.map(|event| (event.place, event.order_key()));
             lane.order.rebuild(pending.chain(flying), &mut lane.queue);
         }

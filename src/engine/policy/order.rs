@@ -151,7 +151,9 @@ impl Order {
 
     /// Whether a delivery may be tried again: no other of its key is in flight or comes before it.
     pub fn admits_retry(&self, event: &Event, is_flying: impl Fn(Place) -> bool) -> bool {
-        let Some(places) = self.key(event.order_key()).and_then(|key| self.busy.get(&key)) else { return true };
+        let Some(places) = self.key(event.order_key()).and_then(|key| self.busy.get(&key)) else {
+            return true;
+        };
         let own = (event.place.seq, event.place.xid);
         places.first().is_none_or(|first| *first >= own)
             && !places.iter().any(|&(seq, xid)| is_flying(Place { xid, seq }))
@@ -159,11 +161,7 @@ impl Order {
 
     /// Begins anew with what is in flight or pending now, as somebody may have cancelled or revived deliveries: what waits
     /// is sorted again.
-    pub fn rebuild<'a>(
-        &mut self,
-        busy: impl Iterator<Item = (Place, &'a str)>,
-        queue: &mut VecDeque<Task>,
-    ) {
+    pub fn rebuild<'a>(&mut self, busy: impl Iterator<Item = (Place, &'a str)>, queue: &mut VecDeque<Task>) {
         if self.rule == Ordering::None {
             return;
         }

@@ -72,7 +72,9 @@ impl Pace {
         let is_silent = self.silence(in_flight, now) > PROMPT;
         match self.mean {
             Some(mean) if mean <= PROMPT && !is_silent => Class::Prompt,
-            Some(mean) if self.answers && self.silence(in_flight, now) <= mean.saturating_mul(2) => Class::Slow,
+            Some(mean) if self.answers && self.silence(in_flight, now) <= mean.saturating_mul(2) => {
+                Class::Slow
+            }
             _ => Class::Silent,
         }
     }
