@@ -17,8 +17,10 @@ pub struct Lanes {
     active: BTreeSet<i64>,
     /// Lanes at rest that follow the head: all of them are hungry.
     resting_followers: usize,
-    /// Endpoints that want events of a type.
+    /// Endpoints that want events of a type, as far as asked.
     takers: HashMap<String, Arc<[i64]>>,
+    /// Endpoints by the texts of their patterns; built when it is needed.
+    by_pattern: Option<HashMap<String, Vec<i64>>>,
 }
 
 impl Lanes {
@@ -114,8 +116,15 @@ impl Lanes {
         if self.takers.len() >= TYPES {
             self.takers.clear();
         }
-        let wants = self.all.iter().filter(|(_, lane)| lane.endpoint.wants_type(event_type));
-        let takers: Arc<[i64]> = wants.map(|(&id, _)| id).collect();
+        let (resource, action) = event_type.rsplit_once('.').unwrap_or((event_type, ""));
+        // All patterns that can match, as `Pattern::matches` has it.
+        let patterns =
+            [event_type.to_owned(), format!("{resource}.*"), format!("*.{action}"), "*.*".into(), "*".into()];
+        let all = &self.all;
+        let by_pattern = self.by_pattern.get_or_insert_with(|| index(all));
+        let ids = patterns.iter().filter_map(|pattern| by_pattern.get(pattern)).flatten().copied();
+        let ids: BTreeSet<i64> = ids.collect();
+        let takers: Arc<[i64]> = ids.into_iter().collect();
         self.takers.insert(event_type.to_owned(), Arc::clone(&takers));
         takers
     }
@@ -123,5 +132,17 @@ impl Lanes {
     /// Endpoints changed: nobody knows who wants what.
     pub fn forget_takers(&mut self) {
         self.takers.clear();
+        self.by_pattern = None;
     }
+}
+
+/// Endpoints by the texts of their patterns.
+fn index(lanes: &BTreeMap<i64, Lane>) -> HashMap<String, Vec<i64>> {
+    let mut index: HashMap<String, Vec<i64>> = HashMap::new();
+    for (&id, lane) in lanes {
+        for pattern in &lane.endpoint.events {
+            index.entry(pattern.as_str().to_owned()).or_default().push(id);
+        }
+    }
+    index
 }

@@ -152,7 +152,7 @@ fn learn(
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let unit = [(86_400, "days"), (3600, "hours"), (60, "minutes")];
-    let unit = unit.into_iter().find(|(length, _)| seconds >= *length && seconds % length == 0);
+    let unit = unit.into_iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
     let (length, name) = unit.unwrap_or((1, "seconds"));
     match seconds / length {
         1 => format!("a {}", name.trim_end_matches('s')).replace("a hour", "an hour"),
