@@ -6,6 +6,7 @@
 //! unless all of it is right. Times are numbers of seconds; PostgreSQL has turned intervals into them before.
 
 mod parameter;
+mod policy;
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use self::parameter::{
     wrong_type,
 };
 
-use crate::endpoint::{Endpoint, Method, Scheme, State};
+use crate::endpoint::{Endpoint, Method, Ordering, Scheme, State};
 use crate::error::{Error, Kind, Result};
 use crate::event::Pattern;
 use crate::request::{checked_basic_auth, checked_headers, checked_url};
@@ -56,6 +57,8 @@ pub struct Config {
     retry_schedule: Option<Vec<Duration>>,
     timeout: Option<Duration>,
     max_in_flight: Option<u32>,
+    rate_limit: Option<u32>,
+    ordering: Ordering,
     signature: Scheme,
     is_active: bool,
     expands: Vec<String>,
@@ -77,6 +80,8 @@ impl Default for Config {
             retry_schedule: None,
             timeout: None,
             max_in_flight: None,
+            rate_limit: None,
+            ordering: Ordering::None,
             signature: Scheme::Standard,
             is_active: true,
             expands: Vec::new(),
@@ -157,7 +162,7 @@ impl Config {
             "basic_auth_password" => {
                 self.basic_auth_password = optional(value, |v| Ok(Secret::new(string(key, v)?)))?;
             }
-            "scope" | "filter" | "rate_limit" => {
+            "scope" | "filter" => {
                 if !value.is_null() {
                     return Err(not_supported(key).hint(format!("Leave {key} out.")));
                 }
@@ -174,9 +179,8 @@ impl Config {
             "max_in_flight" => {
                 self.max_in_flight = optional(value, |v| whole(key, v, MAX_IN_FLIGHT))?;
             }
-            "ordering" => {
-                choice(key, string(key, value)?, &["none"], &["key", "strict"])?;
-            }
+            "rate_limit" => self.rate_limit = optional(value, policy::rate_limit)?,
+            "ordering" => self.ordering = policy::ordering(value)?,
             "signature" => {
                 let later = ["ed25519", "github", "stripe", "shopify"];
                 self.signature = match choice(key, string(key, value)?, &["standard", "none"], &later)? {
@@ -244,7 +248,8 @@ impl Config {
                 .map(|waits| waits.iter().map(Duration::as_secs_f64).collect::<Vec<_>>()),
             "timeout": secs(&self.timeout),
             "max_in_flight": self.max_in_flight,
-            "ordering": "none",
+            "rate_limit": self.rate_limit,
+            "ordering": self.ordering.as_str(),
             "signature": match self.signature { Scheme::Standard => "standard", Scheme::None => "none" },
             "is_active": self.is_active,
             "expands": self.expands,
@@ -284,6 +289,8 @@ impl Config {
             schedule,
             timeout: config.timeout,
             max_in_flight: config.max_in_flight.and_then(|n| usize::try_from(n).ok()),
+            rate_limit: config.rate_limit,
+            ordering: config.ordering,
             state: endpoint_state(state)?,
         })
     }

@@ -43,6 +43,28 @@ pub enum State {
     Inactive,
 }
 
+/// In which order events may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordering {
+    /// As soon as possible.
+    None,
+    /// Events of one key one after the other: none is overtaken, or begun before the one before it has ended.
+    Key,
+    /// All events one after the other.
+    Strict,
+}
+
+impl Ordering {
+    /// The word of the parameter `ordering`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Key => "key",
+            Self::Strict => "strict",
+        }
+    }
+}
+
 /// Where and how to send. Cheap to share: the engine hands out `Arc<Endpoint>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -72,6 +94,10 @@ pub struct Endpoint {
     pub timeout: Option<Duration>,
     /// Requests in flight at most; `None` takes the setting `endpoint_max_in_flight`.
     pub max_in_flight: Option<usize>,
+    /// Requests per second at most, retries included.
+    pub rate_limit: Option<u32>,
+    /// In which order events may be sent.
+    pub ordering: Ordering,
     /// Whether events are fed to it.
     pub state: State,
 }
@@ -81,7 +107,12 @@ impl Endpoint {
     pub fn wants(&self, event: &Event) -> bool {
         match event.target {
             Some(target) => target == self.id,
-            None => self.events.iter().any(|pattern| pattern.matches(&event.event_type)),
+            None => self.wants_type(&event.event_type) && !event.announces_disabling_of(self.id),
         }
+    }
+
+    /// Whether events of this type may be for this endpoint.
+    pub fn wants_type(&self, event_type: &str) -> bool {
+        self.events.iter().any(|pattern| pattern.matches(event_type))
     }
 }

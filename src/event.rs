@@ -93,12 +93,36 @@ impl Event {
         self.event_type.rsplit_once('.').map_or("", |(_, action)| action)
     }
 
+    /// What events have in common that an endpoint with `ordering => 'key'` gets one after the other.
+    pub fn order_key(&self) -> &str {
+        order_key(self.key.as_deref(), &self.event_type)
+    }
+
+    /// Whether it says that this endpoint was disabled: news for all others.
+    pub fn announces_disabling_of(&self, endpoint: i64) -> bool {
+        self.event_type == ENDPOINT_DISABLED
+            && self.key.as_deref().is_some_and(|key| key == endpoint_key(endpoint))
+    }
+
     /// Bytes of text it holds: what the engine counts against its memory limits.
     pub fn bytes(&self) -> usize {
         let len = |t: &Option<String>| t.as_ref().map_or(0, String::len);
         let texts = [&self.key, &self.data, &self.previous, &self.expanded, &self.context];
         self.event_type.len() + texts.into_iter().map(len).sum::<usize>()
     }
+}
+
+/// The text of the key, or the resource of an event without one.
+pub fn order_key<'a>(key: Option<&'a str>, event_type: &'a str) -> &'a str {
+    key.unwrap_or_else(|| event_type.rsplit_once('.').map_or(event_type, |(resource, _)| resource))
+}
+
+/// Raised when the worker disables an endpoint.
+pub const ENDPOINT_DISABLED: &str = "webhook.endpoint_disabled";
+
+/// The key of an [`ENDPOINT_DISABLED`] event, as `sql/statements/disable.sql` writes it.
+pub fn endpoint_key(endpoint: i64) -> String {
+    format!("{{\"id\":{endpoint}}}")
 }
 
 /// Whether a text is a W3C Trace Context `traceparent` of version 00 with non-zero ids.

@@ -49,6 +49,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// Waits between attempts for an endpoint that does not say otherwise.
     pub retry_schedule: Schedule,
+    /// An endpoint that has only failed for so long is disabled; `None` never.
+    pub disable_after: Option<Duration>,
     /// The safety scan that covers what no latch announced.
     pub poll_interval: Duration,
     /// What goes to `webhook.attempt`.
@@ -69,6 +71,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(15),
             retry_schedule: Schedule::parse(DEFAULT_RETRY_SCHEDULE)
                 .unwrap_or_else(|_| Schedule::new(Vec::new())),
+            disable_after: Some(Duration::from_secs(5 * 24 * 60 * 60)),
             poll_interval: Duration::from_secs(5),
             log_attempts: LogAttempts::All,
             egress: Egress::default(),

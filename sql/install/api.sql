@@ -166,11 +166,13 @@ BEGIN
     PERFORM webhook.announce_listener();
     LOOP
         INSERT INTO webhook.endpoint (owner, name, state, url, events, method, format, encoding, signature, ordering,
-            header_names, basic_auth_username, max_attempts, max_in_flight, attempt_interval, retry_schedule, timeout, expands)
+            header_names, basic_auth_username, max_attempts, max_in_flight, rate_limit, attempt_interval, retry_schedule,
+            timeout, expands)
         SELECT webhook.caller(), new_name, CASE WHEN active THEN 'active' ELSE 'inactive' END,
                c.url, c.events, c.method, c.format, c.encoding, c.signature, c.ordering,
                ARRAY(SELECT jsonb_object_keys(config -> 'headers')), c.basic_auth_username,
-               c.max_attempts, c.max_in_flight, c.attempt_interval, c.retry_schedule, c.timeout, c.expands
+               c.max_attempts, c.max_in_flight, c.rate_limit, c.attempt_interval, c.retry_schedule, c.timeout,
+               c.expands
           FROM jsonb_populate_record(NULL::webhook.endpoint, config) AS c
         ON CONFLICT (name) DO NOTHING
         RETURNING id INTO new_id;
@@ -260,10 +262,12 @@ BEGIN
            format = c.format, encoding = c.encoding, signature = c.signature, ordering = c.ordering,
            header_names = ARRAY(SELECT jsonb_object_keys(checked -> 'headers')),
            basic_auth_username = c.basic_auth_username, max_attempts = c.max_attempts,
-           max_in_flight = c.max_in_flight, attempt_interval = c.attempt_interval,
+           max_in_flight = c.max_in_flight, rate_limit = c.rate_limit, attempt_interval = c.attempt_interval,
            retry_schedule = c.retry_schedule, timeout = c.timeout, expands = c.expands
       FROM jsonb_populate_record(NULL::webhook.endpoint, checked) AS c
      WHERE e.id = endpoint;
+    -- A new chance: it may be another receiver.
+    DELETE FROM webhook.failing AS f WHERE f.endpoint_id = endpoint;
     PERFORM webhook.write_secrets(endpoint, checked, ARRAY(SELECT jsonb_object_keys(changes)));
     IF (checked ->> 'is_active')::boolean <> (old.state <> 'inactive') THEN
         IF old.state = 'inactive' THEN
@@ -281,6 +285,7 @@ BEGIN
     PERFORM webhook.endpoint_to_change(endpoint);
     DELETE FROM webhook.endpoint AS e WHERE e.id = endpoint;
     DELETE FROM webhook.position AS p WHERE p.endpoint_id = endpoint;
+    DELETE FROM webhook.failing AS f WHERE f.endpoint_id = endpoint;
     UPDATE webhook.delivery AS d SET state = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
      WHERE d.endpoint_id = endpoint AND d.state = 'pending';
 END $$;
@@ -312,6 +317,7 @@ BEGIN
     IF old.state = 'inactive' THEN
         PERFORM webhook.refuse_inactive(endpoint);
     ELSIF old.state <> 'active' THEN
+        DELETE FROM webhook.failing AS f WHERE f.endpoint_id = endpoint;
         UPDATE webhook.endpoint AS e SET state = 'active', disabled_reason = NULL, modified_at = clock_timestamp()
          WHERE e.id = endpoint;
     END IF;

@@ -119,6 +119,12 @@ CREATE TABLE webhook.position (
 ) WITH (fillfactor = 50);
 INSERT INTO webhook.position (endpoint_id, done) VALUES (0, pg_catalog.pg_current_snapshot());
 
+-- Since when an endpoint has only failed; no row: it does not. Apart from webhook.endpoint, whose changes every session hears of.
+CREATE TABLE webhook.failing (
+    endpoint_id bigint PRIMARY KEY,
+    since       timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
 -- One event for one endpoint: a row when it ended or must be tried again. The last attempt stands in the row itself,
 -- so that a delivery that succeeds at once costs one insert.
 CREATE TABLE webhook.delivery (

@@ -41,7 +41,7 @@ fn what_is_stored_reads_back_as_it_was() {
     let config = register(&format!(
         r#""name": "crm", "events": ["contact.*", "*.deleted"], "secret": "{SECRET}", "method": "PUT",
            "headers": {{"X-Api-Key": "hush"}}, "basic_auth_username": "u", "basic_auth_password": "p",
-           "max_attempts": 4, "retry_schedule": [0.25, 60], "timeout": 2.5, "max_in_flight": 3, "is_active": false"#
+           "max_attempts": 4, "retry_schedule": [0.25, 60], "timeout": 2.5, "max_in_flight": 3, "rate_limit": 20, "ordering": "key", "is_active": false"#
     ))
     .unwrap();
     assert_eq!(Config::changed(Some(&stored(&config)), "{}", false).unwrap(), config);
@@ -88,6 +88,9 @@ fn a_value_that_can_never_be_right_is_refused_with_a_hint() {
         r#""max_in_flight": 0"#,
         r#""max_in_flight": 1025"#,
         r#""ordering": "random""#,
+        r#""rate_limit": 0"#,
+        r#""rate_limit": 0.5"#,
+        r#""rate_limit": 1000001"#,
         r#""signature": "md5""#,
         r#""is_active": "yes""#,
         r#""expands": ["a", "a"]"#,
@@ -107,10 +110,8 @@ fn what_comes_later_is_refused_as_not_supported_yet() {
         r#""encoding": "form""#,
         r#""method": "GET""#,
         r#""signature": "ed25519""#,
-        r#""ordering": "key""#,
         r#""scope": {"location_id": 1}"#,
         r#""filter": "$.a""#,
-        r#""rate_limit": 5"#,
     ] {
         let error = refused(later);
         assert_eq!(error.kind, Kind::NotSupported, "{later}");

@@ -1,25 +1,28 @@
 //! Feeding: brings events from readers, and deliveries that are due, into lanes. The reading half of a round; all of it
 //! happens in one short read-only transaction.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod loading;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::lane::{Feed, Lane, Origin, Row, Task};
+use super::lane::{Feed, Lane, Origin, Task};
+use super::lanes::Lanes;
 use super::limits::Limits;
 use super::reader::Reader;
 use super::round::{Flight, Turn};
-use super::store::{Reading, Registered};
-use crate::endpoint;
+use super::store::Reading;
 use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
 use crate::settings::Settings;
 
 /// What feeding works on.
 pub(super) struct Desk<'a> {
+    pub(super) now: Timestamp,
     pub(super) settings: &'a Settings,
     pub(super) limits: Limits,
     pub(super) head: &'a mut Reader,
-    pub(super) lanes: &'a mut BTreeMap<i64, Lane>,
+    pub(super) lanes: &'a mut Lanes,
     pub(super) flights: &'a mut HashMap<u64, Flight>,
     /// A commit may have brought events that no snapshot of the head sees yet.
     pub(super) fresh: &'a mut bool,
@@ -43,36 +46,19 @@ pub(super) fn leave(
     }
 }
 
-/// Whether a lane can take new events. Too many pending ones mean that its endpoint fails.
-fn is_hungry(lane: &Lane, limits: &Limits) -> bool {
-    lane.queue.len() < limits.hungry && lane.pending < limits.pending
-}
-
-/// Whether a lane waits for events that may yet come.
-pub(super) fn is_fed(lane: &Lane, limits: &Limits) -> bool {
-    lane.feed != Feed::Stopped && is_hungry(lane, limits)
-}
-
-fn is_due(lane: &Lane, now: Timestamp) -> bool {
-    lane.feed != Feed::Stopped && lane.retries.is_empty() && lane.next_due.is_some_and(|due| due <= now)
-}
-
 /// Whether a transaction would find something to do. `fresh` as in [`Desk`].
-pub(super) fn has_work(
-    lanes: &BTreeMap<i64, Lane>,
-    head: &Reader,
-    fresh: bool,
-    limits: &Limits,
-    now: Timestamp,
-) -> bool {
+pub(super) fn has_work(lanes: &Lanes, head: &Reader, fresh: bool, limits: &Limits, now: Timestamp) -> bool {
     let head_has_more = fresh || !head.is_between_legs();
-    lanes.values().any(|lane| {
+    if head_has_more && lanes.has_resting_follower() {
+        return true;
+    }
+    lanes.active().any(|(_, lane)| {
         let fed = match lane.feed {
             Feed::Head | Feed::Joining => head_has_more,
             Feed::Own => true,
             Feed::Stopped => false,
         };
-        is_due(lane, now) || (fed && is_hungry(lane, limits))
+        lane.is_due(now) || (fed && lane.is_hungry(limits, now))
     })
 }
 
@@ -87,92 +73,18 @@ impl Desk<'_> {
         }
         self.load_due(db, turn.now);
         // A lane that registered after the head's snapshot cannot join before the head has moved on.
-        let own_readers =
-            || self.lanes.values().filter(|lane| lane.feed == Feed::Own).filter_map(|l| l.reader.as_ref());
-        let awaited = own_readers()
-            .any(|reader| reader.is_between_legs() && reader.position.legs_to(&self.head.position).is_none());
+        let awaited = self.lanes.active().any(|(_, lane)| {
+            let own = lane.reader.as_ref().filter(|_| lane.feed == Feed::Own);
+            own.is_some_and(|own| {
+                own.is_between_legs() && own.position.legs_to(&self.head.position).is_none()
+            })
+        });
         *self.fresh |= awaited;
         self.feed_from_head(db, awaited);
         // Those that left the head just now as well: nothing else might wake them soon.
-        let own: Vec<i64> =
-            self.lanes.iter().filter(|(_, lane)| lane.feed == Feed::Own).map(|(&id, _)| id).collect();
+        let own = self.lanes.active_where(|lane| lane.feed == Feed::Own);
         for &id in &own {
             self.feed_from_own(db, id, own.len());
-        }
-    }
-
-    /// Takes over what changed in the endpoints.
-    fn load_endpoints(&mut self, registered: Vec<Registered>) {
-        let known: HashSet<i64> = registered.iter().map(|entry| entry.endpoint.id).collect();
-        let gone: Vec<i64> = self.lanes.keys().copied().filter(|id| !known.contains(id)).collect();
-        for id in gone {
-            if let Some(mut lane) = self.lanes.remove(&id) {
-                // What it has in flight may find a new lane of the same endpoint when it lands.
-                leave(&mut lane, id, self.head, self.flights, Feed::Stopped);
-            }
-        }
-        for Registered { endpoint, position } in registered {
-            let id = endpoint.id;
-            let runs = endpoint.state == endpoint::State::Active;
-            let endpoint = Arc::new(endpoint);
-            let flights = &*self.flights;
-            let lane = self.lanes.entry(id).or_insert_with(|| {
-                let mut lane = Lane::new(Arc::clone(&endpoint), position.clone());
-                let own = flights.iter().filter(|(_, flight)| flight.lane == id);
-                lane.flying = own.map(|(&ticket, flight)| (flight.task.event.place, ticket)).collect();
-                lane.in_flight = lane.flying.len();
-                lane
-            });
-            lane.endpoint = endpoint;
-            // Not what was written here: it was made inactive and active again, and starts at the present.
-            if let Some(position) = position.filter(|position| lane.saved.as_ref() != Some(position)) {
-                let feed = if lane.feed == Feed::Stopped { Feed::Stopped } else { Feed::Own };
-                leave(lane, id, self.head, self.flights, feed);
-                lane.retries.clear();
-                lane.reader = Some(Reader::at(position.clone()));
-                lane.saved = Some(position);
-            }
-            if !runs && lane.feed != Feed::Stopped {
-                leave(lane, id, self.head, self.flights, Feed::Stopped);
-                lane.retries.clear();
-            } else if runs && lane.feed == Feed::Stopped {
-                leave(lane, id, self.head, self.flights, Feed::Own);
-            }
-        }
-    }
-
-    fn load_pending(&mut self, db: &mut dyn Reading) {
-        for lane in self.lanes.values_mut() {
-            (lane.pending, lane.next_due) = (0, None);
-        }
-        for (id, count, due) in db.pending() {
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                (lane.pending, lane.next_due) = (count, Some(due));
-            }
-        }
-    }
-
-    /// Brings deliveries whose time has come into their lanes.
-    fn load_due(&mut self, db: &mut dyn Reading, now: Timestamp) {
-        let Self { settings, flights, lanes, .. } = self;
-        for (&id, lane) in lanes.iter_mut().filter(|(_, lane)| is_due(lane, now)) {
-            let limit = 2 * lane.endpoint.max_in_flight.unwrap_or(settings.endpoint_max_in_flight);
-            let row_of = |ticket: &u64| flights.get(ticket)?.task.row.map(|row| row.id);
-            let at_work: Vec<i64> = lane.flying.values().filter_map(row_of).collect();
-            let (due, next) = db.due(id, now, limit, &at_work);
-            // As many as asked for: there may be more, to be asked for when these are gone.
-            lane.next_due = if due.len() < limit { next } else { Some(now) };
-            for row in due {
-                lane.retries.push_back(Task {
-                    row: Some(Row {
-                        id: row.id,
-                        attempts: row.attempts,
-                        attempts_before: row.attempts_before,
-                    }),
-                    event: Arc::new(row.event),
-                    origin: Origin::Loose,
-                });
-            }
         }
     }
 
@@ -180,14 +92,16 @@ impl Desk<'_> {
 
     /// Reads on for all lanes that keep up. `awaited`: also when none of them is hungry.
     fn feed_from_head(&mut self, db: &mut dyn Reading, awaited: bool) {
-        if !self.lanes.values().any(Lane::follows) {
+        if !self.lanes.has_follower() {
             return self.skip_head(db);
         }
-        let limits = self.limits;
+        let (limits, now) = (self.limits, self.now);
         for _ in 0..limits.chunks_per_round {
             self.unburden_head(awaited);
-            let hungry =
-                awaited || self.lanes.values().any(|lane| lane.follows() && is_hungry(lane, &limits));
+            let is_hungry = |lane: &Lane| lane.follows() && lane.is_hungry(&limits, now);
+            let hungry = awaited
+                || self.lanes.has_resting_follower()
+                || self.lanes.active().any(|(_, lane)| is_hungry(lane));
             if !hungry || self.head.window.bytes() > self.limits.window_bytes || !self.plan_head(db) {
                 return;
             }
@@ -235,33 +149,45 @@ impl Desk<'_> {
     fn unburden_head(&mut self, awaited: bool) {
         while self.head.window.len() > self.limits.window {
             let first = self.head.window.first();
-            let Some((&id, lane)) = self.lanes.iter_mut().find(|(_, lane)| lane.head_open.contains(&first))
-            else {
-                return;
-            };
-            leave(lane, id, self.head, self.flights, Feed::Own);
+            let holder = self.lanes.active().find(|(_, lane)| lane.head_open.contains(&first));
+            let Some(id) = holder.map(|(id, _)| id) else { return };
+            self.leave_head(id);
         }
         let starving = |lane: &Lane| lane.follows() && lane.queue.is_empty() && lane.flying.is_empty();
-        let in_need = awaited || self.lanes.values().any(starving);
+        let in_need = awaited
+            || self.lanes.has_resting_follower()
+            || self.lanes.active().any(|(_, lane)| starving(lane));
         if in_need && self.head.window.bytes() > self.limits.window_bytes {
             // What is in flight counts as well: a receiver that hangs holds it for the whole timeout.
-            for (&id, lane) in self.lanes.iter_mut().filter(|(_, lane)| !lane.head_open.is_empty()) {
-                leave(lane, id, self.head, self.flights, Feed::Own);
+            for id in self.lanes.active_where(|lane| !lane.head_open.is_empty()) {
+                self.leave_head(id);
             }
         }
+    }
+
+    fn leave_head(&mut self, id: i64) {
+        if let Some(lane) = self.lanes.get_mut(id) {
+            leave(lane, id, self.head, self.flights, Feed::Own);
+        }
+    }
+
+    /// Endpoints that follow the head and want this event.
+    fn followers(&mut self, event: &Event) -> Vec<i64> {
+        let candidates = match event.target {
+            Some(target) => Arc::from([target]),
+            None => self.lanes.takers(&event.event_type),
+        };
+        let wants =
+            |id: &i64| self.lanes.get(*id).is_some_and(|lane| lane.follows() && lane.endpoint.wants(event));
+        candidates.iter().copied().filter(wants).collect()
     }
 
     /// Hands events to every lane that follows the head and wants them.
     fn hand_out(&mut self, db: &mut dyn Reading, places: &[Place], events: Vec<Arc<Event>>) {
         let settled = if self.head.must_verify(|| db.snapshot()) {
-            let followers = || self.lanes.iter().filter(|(_, lane)| lane.follows());
             let pairs: Vec<(i64, Place)> = events
                 .iter()
-                .flat_map(|event| {
-                    followers()
-                        .filter(|(_, lane)| lane.endpoint.wants(event))
-                        .map(|(&id, _)| (id, event.place))
-                })
+                .flat_map(|event| self.followers(event).into_iter().map(|id| (id, event.place)))
                 .collect();
             db.settled(&pairs).into_iter().collect()
         } else {
@@ -278,26 +204,20 @@ impl Desk<'_> {
 
     fn hand_out_one(&mut self, event: &Arc<Event>, settled: &HashSet<(i64, Place)>) {
         let mut takers = Vec::new();
-        for (&id, lane) in self.lanes.iter_mut() {
-            if !lane.follows() || !lane.endpoint.wants(event) || settled.contains(&(id, event.place)) {
+        for id in self.followers(event) {
+            let can_follow = self.lanes.get(id).is_some_and(|lane| lane.can_follow(&self.limits, self.now));
+            if settled.contains(&(id, event.place)) {
                 continue;
             }
-            if lane.queue.len() >= self.limits.full || lane.pending >= self.limits.pending {
-                leave(lane, id, self.head, self.flights, Feed::Own);
-            } else {
-                takers.push(id);
-            }
+            if can_follow { takers.push(id) } else { self.leave_head(id) }
         }
         let Ok(count @ 1..) = u32::try_from(takers.len()) else { return };
         let number = self.head.window.open(self.head.position.clone(), count, event.bytes());
         for id in takers {
-            if let Some(lane) = self.lanes.get_mut(&id) {
+            if let Some(lane) = self.lanes.get_mut(id) {
                 lane.head_open.insert(number);
-                lane.queue.push_back(Task {
-                    event: Arc::clone(event),
-                    row: None,
-                    origin: Origin::Head(number),
-                });
+                let task = Task { event: Arc::clone(event), row: None, origin: Origin::Head(number) };
+                lane.order.enqueue(task, &mut lane.queue);
             }
         }
     }
@@ -308,11 +228,11 @@ impl Desk<'_> {
     fn feed_from_own(&mut self, db: &mut dyn Reading, id: i64, lanes: usize) {
         let limits = self.limits;
         for _ in 0..limits.chunks_per_round {
-            let Some(lane) = self.lanes.get_mut(&id) else { return };
+            let Some(lane) = self.lanes.get_mut(id) else { return };
             let full = |reader: &Reader| {
                 reader.window.len() >= limits.window || reader.window.bytes() > limits.window_bytes / lanes
             };
-            if !is_hungry(lane, &limits) || lane.reader.as_ref().is_none_or(full) {
+            if !lane.is_hungry(&limits, self.now) || lane.reader.as_ref().is_none_or(full) {
                 return;
             }
             if !plan_own(lane, &self.head.position, db, &limits, lanes) {
@@ -327,7 +247,9 @@ impl Desk<'_> {
     }
 
     fn hand_to(&mut self, db: &mut dyn Reading, id: i64, places: &[Place], events: Vec<Arc<Event>>) {
-        let Some(Lane { endpoint, reader: Some(reader), queue, flying, .. }) = self.lanes.get_mut(&id) else {
+        let Some(Lane { endpoint, reader: Some(reader), queue, flying, order, breaker, .. }) =
+            self.lanes.get_mut(id)
+        else {
             return;
         };
         let settled: HashSet<(i64, Place)> = if reader.must_verify(|| db.snapshot()) {
@@ -337,7 +259,12 @@ impl Desk<'_> {
             HashSet::new()
         };
         let mut events = events.into_iter().peekable();
-        for &place in places {
+        for (nth, &place) in places.iter().enumerate() {
+            // An open breaker asks for one event; the others would only lie in memory.
+            if breaker.is_open() && !queue.is_empty() {
+                reader.put_back(&places[nth..]);
+                break;
+            }
             let event = events.next_if(|event| event.place == place);
             if let Some(event) =
                 event.filter(|event| endpoint.wants(event) && !settled.contains(&(id, place)))
@@ -346,7 +273,7 @@ impl Desk<'_> {
                 // Sent before the lane left the head, and not answered yet: it must not be sent a second time.
                 match flying.get(&place).and_then(|ticket| self.flights.get_mut(ticket)) {
                     Some(flight) => flight.task.origin = Origin::Own(number),
-                    None => queue.push_back(Task { event, row: None, origin: Origin::Own(number) }),
+                    None => order.enqueue(Task { event, row: None, origin: Origin::Own(number) }, queue),
                 }
             }
             reader.pass(place);

@@ -12,8 +12,13 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::limits::Limits;
+use super::policy::breaker::Breaker;
+use super::policy::order::Order;
+use super::policy::rate::Rate;
+use super::policy::slots::Pace;
 use super::reader::Reader;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Ordering};
 use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
 
@@ -30,13 +35,14 @@ pub enum Feed {
     Stopped,
 }
 
-/// Which window must hear that an event is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which window must hear that an event is settled. In a lane the order of origins is the order of reading: what its own
+/// reader fed it lies before what the head does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Entry of the head's window.
-    Head(u64),
     /// Entry of the lane's own window.
     Own(u64),
+    /// Entry of the head's window.
+    Head(u64),
     /// None: a retry, or a flight whose lane left the reader that fed it.
     Loose,
 }
@@ -93,12 +99,24 @@ pub struct Lane {
     pub next_due: Option<Timestamp>,
     /// Nothing is sent before.
     pub hold_until: Timestamp,
+    /// Whether it only fails.
+    pub breaker: Breaker,
+    /// Since when it has only failed, as the store has it.
+    pub saved_failing: Option<Timestamp>,
+    /// Requests per second, if they are limited.
+    pub rate: Option<Rate>,
+    /// Who waits for whom.
+    pub order: Order,
+    /// How promptly it answers.
+    pub pace: Pace,
 }
 
 impl Lane {
-    /// A lane of an endpoint that has this position row (none: it follows the head).
-    pub fn new(endpoint: Arc<Endpoint>, saved: Option<Position>) -> Self {
+    /// A lane of an endpoint that has this position row (none: it follows the head) and has only failed since then.
+    pub fn new(endpoint: Arc<Endpoint>, saved: Option<Position>, failing_since: Option<Timestamp>) -> Self {
         Self {
+            rate: endpoint.rate_limit.map(Rate::new),
+            order: Order::new(endpoint.ordering),
             endpoint,
             feed: if saved.is_some() { Feed::Own } else { Feed::Head },
             reader: saved.clone().map(Reader::at),
@@ -112,12 +130,121 @@ impl Lane {
             pending: 0,
             next_due: None,
             hold_until: Timestamp::MIN,
+            breaker: Breaker::restored(failing_since),
+            saved_failing: failing_since,
+            pace: Pace::default(),
         }
     }
 
     /// Whether the head reader feeds it.
     pub fn follows(&self) -> bool {
         matches!(self.feed, Feed::Head | Feed::Joining)
+    }
+
+    /// Whether it can take new events. Too many pending ones mean that its endpoint fails.
+    pub fn is_hungry(&self, limits: &Limits, now: Timestamp) -> bool {
+        self.has_room(limits.hungry, limits, now)
+    }
+
+    /// Whether it can take an event that the head has read.
+    pub fn can_follow(&self, limits: &Limits, now: Timestamp) -> bool {
+        self.has_room(limits.full, limits, now)
+    }
+
+    fn has_room(&self, queue: usize, limits: &Limits, now: Timestamp) -> bool {
+        let is_strict = self.order.rule() == Ordering::Strict;
+        let parks = if is_strict { queue } else { limits.parked };
+        if self.order.parked() >= parks || (is_strict && self.pending > 0) {
+            return false;
+        }
+        if self.breaker.is_open() {
+            return self.wants_probe(limits, now);
+        }
+        self.queue.len() < queue && self.pending < limits.pending
+    }
+
+    /// Whether its breaker is open, and it is time to try one new event, because there is nothing else to try.
+    fn wants_probe(&self, limits: &Limits, now: Timestamp) -> bool {
+        self.breaker.admits(now)
+            && self.hold_until <= now
+            && self.pending < limits.failing_pending
+            && self.flying.is_empty()
+            && self.queue.is_empty()
+            && self.retries.is_empty()
+            && self.next_due.is_none_or(|due| due > now)
+    }
+
+    /// Whether it waits for events that may yet come.
+    pub fn is_fed(&self, limits: &Limits, now: Timestamp) -> bool {
+        self.feed != Feed::Stopped && self.is_hungry(limits, now)
+    }
+
+    /// Whether deliveries are to be brought into it whose time has come.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.feed != Feed::Stopped && self.retries.is_empty() && self.next_due.is_some_and(|due| due <= now)
+    }
+
+    /// Whether it has something to send, or will have to see to something without being asked.
+    pub fn is_at_rest(&self) -> bool {
+        let waits = !(self.queue.is_empty()
+            && self.retries.is_empty()
+            && self.flying.is_empty()
+            && self.head_open.is_empty());
+        match (&self.feed, &self.reader) {
+            _ if waits || self.order.parked() > 0 => false,
+            (Feed::Head, None) => self.next_due.is_none() && self.pending == 0 && !self.breaker.is_open(),
+            (Feed::Stopped, Some(reader)) => self.saved.as_ref() == Some(reader.low_water()),
+            _ => false,
+        }
+    }
+
+    /// Requests that may be in flight, when the endpoint's limit is so large.
+    pub fn slots(&self, limit: usize) -> usize {
+        let limit = if self.order.rule() == Ordering::Strict { limit.min(1) } else { limit };
+        self.breaker.slots(limit)
+    }
+
+    /// When it may send what waits, as far as its own rules go; `None`: nothing waits that it could send.
+    pub fn ready_at(&self) -> Option<Timestamp> {
+        let new = (!self.queue.is_empty()).then(|| self.breaker.probe_at().unwrap_or(Timestamp::MIN));
+        let retry = (!self.retries.is_empty()).then_some(Timestamp::MIN);
+        let at = retry.or(new)?.max(self.hold_until);
+        Some(at.max(self.rate.map_or(Timestamp::MIN, |rate| rate.next_at())))
+    }
+
+    /// The next delivery to try: what is due before what is new.
+    pub fn next_task(&mut self, now: Timestamp) -> Option<Task> {
+        let (order, flying) = (&mut self.order, &self.flying);
+        let is_flying = |place| flying.contains_key(&place);
+        let retry = self.retries.iter().position(|task| order.admits_retry(&task.event, is_flying));
+        if let Some(task) = retry.and_then(|at| self.retries.remove(at)) {
+            return Some(task);
+        }
+        if self.breaker.admits(now) { order.next(&mut self.queue) } else { None }
+    }
+
+    /// A request leaves.
+    pub fn started(&mut self, task: &Task, ticket: u64, now: Timestamp) {
+        self.pace.started(self.in_flight, now);
+        self.flying.insert(task.event.place, ticket);
+        self.in_flight += 1;
+        self.order.occupy(task.event.place, task.event.order_key());
+        if let Some(rate) = &mut self.rate {
+            rate.spend(now);
+        }
+    }
+
+    /// Takes over a new configuration. What it has learned holds for the old one only.
+    pub fn change(&mut self, endpoint: Arc<Endpoint>, failing_since: Option<Timestamp>) {
+        let forgiven = self.saved_failing.is_some() && failing_since.is_none();
+        if *self.endpoint != *endpoint || forgiven {
+            self.breaker = Breaker::restored(failing_since);
+            self.saved_failing = failing_since;
+        }
+        if self.endpoint.rate_limit != endpoint.rate_limit {
+            self.rate = endpoint.rate_limit.map(Rate::new);
+        }
+        self.endpoint = endpoint;
     }
 
     /// Stops being fed by whoever feeds it, and stands alone where its first unsettled event is. What waits in memory is
@@ -130,7 +257,7 @@ impl Lane {
             || self.head_open.first().and_then(|&n| head.window.mark(n)).unwrap_or(&head.position);
         let position = own.unwrap_or_else(from_head).clone();
         self.forget_head(head);
-        self.queue.clear();
+        self.order.forget(&mut self.queue);
         self.reader = Some(Reader::at(position));
         self.feed = feed;
     }
@@ -148,8 +275,11 @@ impl Lane {
         self.flying.remove(&task.event.place);
         if task.row.is_some() {
             self.retries.push_front(task);
-        } else if task.origin != Origin::Loose {
-            self.queue.push_front(task);
+            return;
+        }
+        match task.origin {
+            Origin::Loose => self.order.drop_back(&task.event),
+            Origin::Own(_) | Origin::Head(_) => self.order.take_back(task, &mut self.queue),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The engine's own limits. Not settings: nobody should have to know them. A value, so that tests can make them tiny and
 //! meet in a few events what production meets in a million.
 
+use super::policy::breaker::FAILURES;
+
 /// How much the engine holds in memory, and in which portions it reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -27,9 +29,14 @@ pub struct Limits {
     /// Places planned at a time over all readers when a leg turns out to be long (16 bytes each). A plan scans the rest of
     /// its leg, so small plans would make a long backlog quadratic: one million of three take 1.4 s.
     pub long_plans: usize,
-    /// Pending deliveries of one endpoint. Beyond, it is fed nothing new: a dead endpoint costs a thousand rows, not a
-    /// million.
+    /// Pending deliveries of one endpoint. Beyond, it is fed nothing new.
     pub pending: usize,
+    /// The same while its breaker is open: a dead endpoint costs a hundred rows, not a million.
+    pub failing_pending: usize,
+    /// Failures in a row that open an endpoint's breaker.
+    pub failures: u32,
+    /// New events of an endpoint with ordering that may wait in memory for an earlier one. Beyond, it is fed nothing new.
+    pub parked: usize,
 }
 
 impl Default for Limits {
@@ -47,6 +54,9 @@ impl Default for Limits {
             short_plan: 1024,
             long_plans: 1_000_000,
             pending: 1000,
+            failing_pending: 100,
+            failures: FAILURES,
+            parked: 2048,
         }
     }
 }
@@ -56,6 +66,8 @@ impl Default for Limits {
 pub struct Load {
     /// New events that wait in the fullest lane.
     pub longest_queue: usize,
+    /// New events that wait for earlier ones in the lane that has most of them.
+    pub most_parked: usize,
     /// Entries of the largest window.
     pub unsettled: usize,
     /// Bytes of the events in the head's window.

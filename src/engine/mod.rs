@@ -11,6 +11,7 @@
 //!
 //! - A **reader** ([`reader`]) walks the outbox from a position and knows how much of what it read is settled.
 //! - A **lane** ([`lane`]) is one endpoint at work: its queue, its flights, its feed.
+//! - A **policy** ([`policy`]) is one rule of what an endpoint may be sent and when: breaker, rate, order, slots.
 //! - **Feeding** ([`feed`]) brings events from readers, and deliveries that are due, into lanes.
 //! - A **round** ([`round`]) is one turn: collect, write, read, start. It is short and never blocks on a receiver.
 //! - The **ledger** ([`store`]) is what one turn must make durable: outcomes and positions, in one transaction. A slot in
@@ -22,7 +23,9 @@
 
 pub mod feed;
 pub mod lane;
+pub mod lanes;
 pub mod limits;
+pub mod policy;
 pub mod reader;
 pub mod round;
 pub mod store;

@@ -96,6 +96,11 @@ impl Reader {
         self.plan.drain(..count).collect()
     }
 
+    /// Gives back the last places of what [`take`](Self::take) gave.
+    pub fn put_back(&mut self, places: &[Place]) {
+        places.iter().rev().for_each(|&place| self.plan.push_front(place));
+    }
+
     /// Moves past a place that [`take`](Self::take) gave.
     pub fn pass(&mut self, place: Place) {
         self.position.advance_to(place.seq);

@@ -1,26 +1,22 @@
 //! A round: one turn of the dispatcher. Collect, write, read, start; short, and never waiting for a receiver.
 
+mod answers;
+mod starting;
 mod writing;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::feed::{self, Desk};
-use super::lane::{Feed, Lane, Task};
+use super::lane::{Feed, Task};
+use super::lanes::Lanes;
 use super::limits::{Limits, Load};
 use super::reader::Reader;
-use super::store::{Ledger, Settled, Store};
-use super::{Completion, Job, Transport};
+use super::store::{Ledger, Store};
+use super::{Completion, Transport};
 use crate::event::Timestamp;
-use crate::outcome::{self, Answer, Attempt, Fault, State, Verdict};
 use crate::position::Position;
 use crate::settings::Settings;
-
-/// An answer that takes longer than this is not brisk.
-const BRISK: Duration = Duration::from_millis(20);
-/// A brisk endpoint has this many times its limit in store.
-const IN_STORE: usize = 3;
 
 /// What the edge tells a round.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +52,7 @@ pub struct Dispatcher<S, T> {
     fresh: bool,
     /// Endpoints changed, and have not been read since.
     endpoints_changed: bool,
-    lanes: BTreeMap<i64, Lane>,
+    lanes: Lanes,
     flights: HashMap<u64, Flight>,
     next_ticket: u64,
     /// Attempts that ended before they began: their events cannot be read.
@@ -67,8 +63,10 @@ pub struct Dispatcher<S, T> {
     /// Outcomes that are written and that a crash may undo all the same.
     at_risk: usize,
     write_after: Timestamp,
-    /// Where the last turn stopped handing out slots.
-    turn_of: i64,
+    /// Where the last turn stopped handing out slots, for each class of endpoints.
+    turn_of: [i64; 3],
+    /// The clock of the last turn.
+    clock: Timestamp,
     /// Events to fetch at a time.
     chunk: usize,
     /// The last round stopped reading although there was more.
@@ -99,7 +97,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             saved_head,
             fresh: true,
             endpoints_changed: true,
-            lanes: BTreeMap::new(),
+            lanes: Lanes::default(),
             flights: HashMap::new(),
             next_ticket: 0,
             unsent: Vec::new(),
@@ -107,7 +105,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             landed: Vec::new(),
             at_risk: 0,
             write_after: Timestamp::MIN,
-            turn_of: 0,
+            turn_of: [0; 3],
+            clock: Timestamp::MIN,
             chunk: Limits::default().first_chunk,
             unfinished: false,
             trouble: None,
@@ -128,8 +127,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.store.configure(&settings);
         self.settings = settings;
         if !self.settings.enabled {
-            let ids: Vec<i64> = self.lanes.keys().copied().collect();
-            ids.into_iter().for_each(|id| self.recall(id));
+            self.lanes.ids().into_iter().for_each(|id| self.recall(id));
         }
     }
 
@@ -140,18 +138,20 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     /// Whether new events would be read at once. Else it is enough to say in the next round that there are some.
     pub fn wants_news(&self) -> bool {
-        self.settings.enabled && self.lanes.values().any(|lane| feed::is_fed(lane, &self.limits))
+        let is_fed = || self.lanes.active().any(|(_, lane)| lane.is_fed(&self.limits, self.clock));
+        self.settings.enabled && (self.lanes.has_resting_follower() || is_fed())
     }
 
     /// What is held in memory.
     pub fn load(&self) -> Load {
-        let readers = || self.lanes.values().filter_map(|lane| lane.reader.as_ref()).chain([&self.head]);
+        let readers = || self.lanes.all().filter_map(|lane| lane.reader.as_ref()).chain([&self.head]);
         Load {
-            longest_queue: self.lanes.values().map(|lane| lane.queue.len()).max().unwrap_or(0),
+            longest_queue: self.lanes.all().map(|lane| lane.queue.len()).max().unwrap_or(0),
+            most_parked: self.lanes.all().map(|lane| lane.order.parked()).max().unwrap_or(0),
             unsettled: readers().map(|reader| reader.window.len()).max().unwrap_or(0),
             head_bytes: self.head.window.bytes(),
             chunk: self.chunk,
-            following: self.lanes.values().filter(|lane| lane.follows()).count(),
+            following: self.lanes.all().filter(|lane| lane.follows()).count(),
             lanes: self.lanes.len(),
         }
     }
@@ -167,6 +167,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// The store cannot be read. The dispatcher is to be dropped and started anew; nothing is lost, and what was in
     /// flight is sent again.
     pub fn round(&mut self, turn: Turn) -> Result<Duration, S::Error> {
+        self.clock = turn.now;
         self.fresh |= turn.woken || turn.poll;
         // Remembered: while writes fail or sending is off, nothing is read.
         self.endpoints_changed |= turn.endpoints_changed;
@@ -181,93 +182,17 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             if turn.endpoints_changed {
                 self.recall_stopped();
             }
+            self.recall_silent(turn.now);
             if self.hand_out_slots(turn.now) && self.make_durable(turn) {
                 self.hand_out_slots(turn.now);
             }
         }
+        self.lanes.rest();
         Ok(self.wait(turn.now))
     }
 
     fn has_work(&self, now: Timestamp) -> bool {
         feed::has_work(&self.lanes, &self.head, self.fresh, &self.limits, now)
-    }
-
-    // ---- collect ------------------------------------------------------------------------------------------------
-
-    fn collect(&mut self, now: Timestamp) {
-        let mut completions = std::mem::take(&mut self.unsent);
-        self.transport.collect(&mut completions);
-        for Completion { ticket, attempt } in completions {
-            let Some(Flight { lane: id, task, attempt: number }) = self.flights.remove(&ticket) else {
-                continue;
-            };
-            let verdict = outcome::judge(&attempt.answer);
-            let mut slackened = false;
-            let mut lane = self.lanes.get_mut(&id);
-            if let Some(lane) = &mut lane {
-                lane.in_flight = lane.in_flight.saturating_sub(1);
-                let brisk = attempt.duration <= BRISK && verdict == Verdict::Delivered;
-                slackened = std::mem::replace(&mut lane.brisk, brisk) && !brisk;
-            }
-            let own_schedule = lane.as_ref().and_then(|lane| lane.endpoint.schedule.as_ref());
-            let schedule = own_schedule.unwrap_or(&self.settings.retry_schedule);
-            let before = task.row.map_or(0, |row| row.attempts_before);
-            let chance = (self.chance)();
-            let mut decision =
-                outcome::decide(&attempt.answer, number.saturating_sub(before), schedule, now, chance);
-            if let (Some(lane), Some(until)) = (&mut lane, decision.hold_until) {
-                lane.hold_until = lane.hold_until.max(until);
-            }
-            let is_gone = lane.is_none();
-            if verdict == Verdict::OwnFault {
-                if let Some(lane) = lane {
-                    lane.hold_until =
-                        lane.hold_until.max(now.saturating_add(micros(outcome::OWN_FAULT_WAIT)));
-                    lane.take_back(task);
-                }
-                self.recall(id);
-                continue;
-            }
-            if slackened || verdict != Verdict::Delivered {
-                self.recall(id);
-            }
-            if is_gone && task.row.is_none() && decision.state != State::Delivered {
-                // Its endpoint is gone or inactive: nobody will try again.
-                decision.state = State::Dead;
-            }
-            if decision.disable {
-                self.ledger.disabled.push((id, "410 Gone".to_owned()));
-            }
-            self.ledger.settled.push(Settled {
-                endpoint: id,
-                place: task.event.place,
-                event: task.event.id,
-                delivery: task.row.map(|row| row.id),
-                attempts: number,
-                state: decision.state,
-                attempt,
-                ended_at: now,
-            });
-            self.landed.push((id, task));
-        }
-    }
-
-    /// Takes back what the transport has in store for an endpoint.
-    fn recall(&mut self, id: i64) {
-        for ticket in self.transport.recall(id).into_iter().rev() {
-            let Some(flight) = self.flights.remove(&ticket) else { continue };
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                lane.in_flight = lane.in_flight.saturating_sub(1);
-                lane.take_back(flight.task);
-            }
-        }
-    }
-
-    /// Nothing more leaves for endpoints that were paused, disabled or removed.
-    fn recall_stopped(&mut self) {
-        let stops = |id: &i64| self.lanes.get(id).is_none_or(|lane| lane.feed == Feed::Stopped);
-        let stopped: BTreeSet<i64> = self.flights.values().map(|flight| flight.lane).filter(stops).collect();
-        stopped.into_iter().for_each(|id| self.recall(id));
     }
 
     // ---- read ---------------------------------------------------------------------------------------------------
@@ -278,6 +203,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let reads = turn.endpoints_changed || turn.poll || self.has_work(turn.now);
         // The store lends its transaction to the closure, which needs the rest of `self`.
         let mut desk = Desk {
+            now: turn.now,
             settings: &self.settings,
             limits: self.limits,
             head: &mut self.head,
@@ -297,67 +223,6 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         Ok(())
     }
 
-    // ---- start --------------------------------------------------------------------------------------------------
-
-    /// Slots that are taken: by requests in flight, and by outcomes that a crash would undo. So a crash repeats at most
-    /// `max_in_flight` deliveries, however outcomes are grouped.
-    fn taken(&self) -> usize {
-        self.flights.len() + self.ledger.settled.len() + self.at_risk
-    }
-
-    /// Starts requests while there are free slots, one lane after the other. True: slots would be free if all outcomes
-    /// were durable.
-    fn hand_out_slots(&mut self, now: Timestamp) -> bool {
-        let mut ids: Vec<i64> = self.lanes.range(self.turn_of..).map(|(&id, _)| id).collect();
-        ids.extend(self.lanes.range(..self.turn_of).map(|(&id, _)| id));
-        let mut went = true;
-        while went {
-            went = false;
-            for &id in &ids {
-                if self.taken() >= self.settings.max_in_flight {
-                    self.turn_of = id;
-                    return self.flights.len() < self.settings.max_in_flight;
-                }
-                went |= self.start_request(id, now);
-            }
-        }
-        false
-    }
-
-    /// Starts one request of a lane, if it may.
-    fn start_request(&mut self, id: i64, now: Timestamp) -> bool {
-        // What is in store takes slots too: never so many that another endpoint would miss them.
-        let roomy = 2 * self.flights.len() < self.settings.max_in_flight;
-        let Some(lane) = self.lanes.get_mut(&id) else { return false };
-        let limit = lane.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
-        let store = if lane.brisk && roomy { IN_STORE * limit } else { 0 };
-        if lane.feed == Feed::Stopped || lane.in_flight >= limit + store || lane.hold_until > now {
-            return false;
-        }
-        let Some(task) = lane.retries.pop_front().or_else(|| lane.queue.pop_front()) else { return false };
-        self.next_ticket += 1;
-        let ticket = self.next_ticket;
-        let attempt = task.row.map_or(0, |row| row.attempts).saturating_add(1);
-        lane.flying.insert(task.event.place, ticket);
-        lane.in_flight += 1;
-        if let Some(reason) = &task.event.unreadable {
-            let answer = Answer::Failed { fault: Fault::Poison, message: reason.clone() };
-            let attempt = Attempt { started_at: now, duration: Duration::ZERO, answer };
-            self.unsent.push(Completion { ticket, attempt });
-        } else {
-            self.transport.submit(Job {
-                ticket,
-                endpoint: Arc::clone(&lane.endpoint),
-                event: Arc::clone(&task.event),
-                attempt,
-                timeout: lane.endpoint.timeout.unwrap_or(self.settings.request_timeout),
-                limit,
-            });
-        }
-        self.flights.insert(ticket, Flight { lane: id, task, attempt });
-        true
-    }
-
     // ---- wait ---------------------------------------------------------------------------------------------------
 
     fn wait(&self, now: Timestamp) -> Duration {
@@ -367,12 +232,16 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if !self.unsent.is_empty() || (self.unfinished && self.settings.enabled) {
             return Duration::ZERO;
         }
-        let lanes = self.lanes.values().filter(|lane| self.settings.enabled && lane.feed != Feed::Stopped);
-        let timers = lanes.flat_map(|lane| {
-            let held = lane.hold_until > now && !(lane.queue.is_empty() && lane.retries.is_empty());
-            let due = lane.next_due.filter(|_| lane.retries.is_empty());
-            [held.then_some(lane.hold_until), due]
-        });
+        let timers =
+            self.lanes.active().filter(|(_, lane)| lane.feed != Feed::Stopped).flat_map(|(_, lane)| {
+                let ready = lane.ready_at();
+                let probe = lane.breaker.probe_at().filter(|_| ready.is_none() && lane.in_flight == 0);
+                let due = lane.next_due.filter(|_| lane.retries.is_empty());
+                // What is ready by now waits for a slot, and a probe for an event: not for the clock.
+                let silent = self.silent_at(lane);
+                [ready.filter(|at| *at > now), probe.filter(|at| *at > now), due, silent]
+            });
+        let timers = timers.filter(|_| self.settings.enabled);
         let next = timers.flatten().chain(self.group_due_at()).map(|at| until(at, now)).min();
         next.map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
     }

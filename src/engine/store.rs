@@ -1,5 +1,6 @@
 //! What the engine asks of the database.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -17,6 +18,8 @@ pub struct Registered {
     pub endpoint: Endpoint,
     /// Its own position; `None` follows the head.
     pub position: Option<Position>,
+    /// Since when it has only failed, as the engine wrote it (`Ledger::failing`).
+    pub failing_since: Option<Timestamp>,
 }
 
 /// A delivery whose time for the next attempt has come.
@@ -49,14 +52,17 @@ pub trait Reading {
     fn settled(&mut self, pairs: &[(i64, Place)]) -> Vec<(i64, Place)>;
     /// How many deliveries of each endpoint are pending, and when the first is due.
     fn pending(&mut self) -> Vec<(i64, usize, Timestamp)>;
+    /// The places and order keys (`event::order_key`) of all pending deliveries of these endpoints.
+    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)>;
     /// Deliveries of one endpoint that are due, oldest first, without those that are at work; and when the first of
-    /// those that are not due yet will be.
+    /// those that are not due yet will be. `among`: no others than these.
     fn due(
         &mut self,
         endpoint: i64,
         now: Timestamp,
         limit: usize,
         at_work: &[i64],
+        among: Option<&[Place]>,
     ) -> (Vec<DueDelivery>, Option<Timestamp>);
 }
 
@@ -90,8 +96,10 @@ pub struct Ledger {
     pub positions: Vec<(i64, Position)>,
     /// Endpoints whose own position is to be removed.
     pub joined: Vec<i64>,
-    /// Endpoints to disable, with the reason.
+    /// Endpoints to disable, with the reason: the event `webhook.endpoint_disabled` is raised with it.
     pub disabled: Vec<(i64, String)>,
+    /// Since when endpoints have only failed; `None`: they do no more.
+    pub failing: BTreeMap<i64, Option<Timestamp>>,
 }
 
 impl Ledger {
@@ -101,6 +109,7 @@ impl Ledger {
             && self.positions.is_empty()
             && self.joined.is_empty()
             && self.disabled.is_empty()
+            && self.failing.is_empty()
     }
 }
 

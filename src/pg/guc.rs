@@ -249,6 +249,7 @@ fn text(
 /// The settings as the worker needs them, read at this moment.
 pub fn settings() -> Settings {
     let ms = |value: i32| Duration::from_millis(u64::try_from(value).unwrap_or(0));
+    let seconds = |value: i32| (value > 0).then(|| ms(value) * 1000);
     let count = |value: i32| usize::try_from(value).unwrap_or(0);
     Settings {
         enabled: ENABLED.get(),
@@ -258,6 +259,7 @@ pub fn settings() -> Settings {
         // The check hook let nothing else in.
         retry_schedule: Schedule::parse(&string(&RETRY_SCHEDULE))
             .unwrap_or_else(|_| Schedule::new(Vec::new())),
+        disable_after: seconds(DISABLE_AFTER.get()),
         poll_interval: ms(POLL_INTERVAL.get()),
         log_attempts: match LOG_ATTEMPTS.get() {
             LogAttempts::All => settings::LogAttempts::All,

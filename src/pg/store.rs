@@ -1,23 +1,21 @@
 //! The engine's store: the statements of `sql/statements/`, run through SPI in short transactions.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+mod reading;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
+use pgrx::spi::SpiClient;
+
+use self::reading::SpiReading;
 
 use super::deliveries;
 use super::durability::Durability;
-use super::encoding::Text;
 use super::rows::*;
 use super::statement::Statement;
-use super::transaction::{subtransaction, transaction};
-use crate::config::Config;
-use crate::engine::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
-use crate::event::{Event, Place, Timestamp};
+use super::transaction::transaction;
+use crate::engine::{Ledger, Reading, Settled, Store};
 use crate::outcome::State;
-use crate::position::{Leg, Position, Snapshot};
+use crate::position::Position;
 use crate::retry::Schedule;
 use crate::settings::LogAttempts;
 
@@ -37,13 +35,19 @@ struct Statements {
     fetch_unreadable: Statement,
     settled: Statement,
     pending: Statement,
+    pending_keys: Statement,
+    pending_places: Statement,
     due: Statement,
+    due_among: Statement,
     next_due: Statement,
+    next_due_among: Statement,
     write_deliveries: Statement,
     write_attempts: Statement,
     write_positions: Statement,
     join_head: Statement,
     disable: Statement,
+    write_failing: Statement,
+    clear_failing: Statement,
 }
 
 /// The store of this process's database.
@@ -70,13 +74,19 @@ impl SpiStore {
                 fetch_unreadable: statement!("fetch_unreadable"),
                 settled: statement!("settled"),
                 pending: statement!("pending"),
+                pending_keys: statement!("pending_keys"),
+                pending_places: statement!("pending_places"),
                 due: statement!("due"),
+                due_among: statement!("due_among"),
                 next_due: statement!("next_due"),
+                next_due_among: statement!("next_due_among"),
                 write_deliveries: statement!("write_deliveries"),
                 write_attempts: statement!("write_attempts"),
                 write_positions: statement!("write_positions"),
                 join_head: statement!("join_head"),
                 disable: statement!("disable"),
+                write_failing: statement!("write_failing"),
+                clear_failing: statement!("clear_failing"),
             },
             durability: Durability::default(),
             schedule: Schedule::new(Vec::new()),
@@ -124,6 +134,9 @@ impl Store for SpiStore {
         // A first outcome whose delivery has a row already is refused, and written as a change of that row.
         write(false).or_else(|_| write(true))?;
         self.durability.committed();
+        for (id, reason) in &ledger.disabled {
+            log!("webhook_pg: endpoint {id} is disabled: {reason}");
+        }
         Ok(())
     }
 
@@ -159,6 +172,21 @@ impl SpiStore {
         }
         for (id, reason) in &ledger.disabled {
             s.disable.write(client, &[(*id).into(), outside(reason).into()])?;
+        }
+        self.write_failing(client, ledger)
+    }
+
+    fn write_failing(&self, client: &mut SpiClient<'_>, ledger: &Ledger) -> spi::SpiResult<()> {
+        let s = &self.statements;
+        let (ids, since): (Vec<i64>, Vec<_>) =
+            ledger.failing.iter().filter_map(|(id, since)| Some((*id, timestamptz((*since)?)))).unzip();
+        if !ids.is_empty() {
+            s.write_failing.write(client, &[ids.into(), since.into()])?;
+        }
+        let over = ledger.failing.iter().filter(|(_, since)| since.is_none()).map(|(id, _)| *id);
+        let over: Vec<i64> = over.chain(ledger.disabled.iter().map(|(id, _)| *id)).collect();
+        if !over.is_empty() {
+            s.clear_failing.write(client, &[over.into()])?;
         }
         Ok(())
     }
@@ -223,178 +251,4 @@ where
     Vec<T>: IntoDatum,
 {
     rows.iter().map(value).collect::<Vec<T>>().into()
-}
-
-struct SpiReading<'a, 'conn> {
-    client: &'a SpiClient<'conn>,
-    statements: &'a Statements,
-    durability: &'a mut Durability,
-    schedule: &'a Schedule,
-}
-
-impl SpiReading<'_, '_> {
-    /// Runs a statement. What PostgreSQL refuses unwinds to `transaction`, which catches it; so must what only a wrong
-    /// call can bring about.
-    fn rows(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Vec<SpiHeapTupleData<'_>> {
-        let table: SpiTupleTable<'_> = fine(statement.read(self.client, args));
-        table.collect()
-    }
-
-    fn fetch_all(&self, places: &[Place]) -> Vec<Event> {
-        let xids: Vec<i64> = places.iter().map(|place| xid_to_sql(place.xid)).collect();
-        let seqs: Vec<i64> = places.iter().map(|place| place.seq).collect();
-        self.rows(&self.statements.fetch, &[xids.into(), seqs.into()])
-            .iter()
-            .map(|row| event(row, 1))
-            .collect()
-    }
-
-    /// An event for itself; of one that cannot be read, what can be known.
-    fn fetch_one(&self, place: Place) -> Option<Event> {
-        let known = || {
-            let args = [xid_to_sql(place.xid).into(), place.seq.into()];
-            self.rows(&self.statements.fetch_unreadable, &args).first().map(|row| event(row, 1))
-        };
-        // SAFETY: reading leaves nothing half done.
-        match unsafe { subtransaction(|| self.fetch_all(&[place])) } {
-            Ok(mut events) => events.pop(),
-            // SAFETY: as above.
-            Err(reason) => match unsafe { subtransaction(known) } {
-                Ok(event) => event.map(|event| Event { unreadable: Some(reason), ..event }),
-                Err(reason) => {
-                    warning!(
-                        "webhook_pg: event {} of transaction {} is lost: {reason}",
-                        place.seq,
-                        place.xid
-                    );
-                    None
-                }
-            },
-        }
-    }
-
-    fn one<T: FromDatum + IntoDatum>(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Option<T> {
-        self.rows(statement, args).first().and_then(|row| cell(row, 1))
-    }
-}
-
-impl Reading for SpiReading<'_, '_> {
-    fn head(&mut self) -> Position {
-        let rows = self.rows(&self.statements.head, &[]);
-        let row = fine(rows.first().ok_or("the head's position is missing"));
-        fine(
-            position(row, 1)
-                .map(|p| p.ok_or("the head's position is missing"))
-                .and_then(|p| p.map_err(crate::error::Error::invalid)),
-        )
-    }
-
-    fn endpoints(&mut self) -> Vec<Registered> {
-        let rows = self.rows(&self.statements.endpoints, &[]);
-        let mut registered = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let id: i64 = required(row, 1);
-            let (state, config): (Text, Text) = (required(row, 2), required(row, 3));
-            let endpoint = Config::endpoint(id, &state.plain(), &config.json(), self.schedule);
-            match endpoint.and_then(|endpoint| Ok(Registered { endpoint, position: position(row, 4)? })) {
-                Ok(entry) if entry.endpoint.state != crate::endpoint::State::Inactive => {
-                    registered.push(entry)
-                }
-                Ok(_) => {}
-                // Its position stays where it is, and so do its events.
-                Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
-            }
-        }
-        registered
-    }
-
-    fn snapshot(&mut self) -> Arc<Snapshot> {
-        let text: String = fine(self.one(&self.statements.snapshot, &[]).ok_or("no snapshot"));
-        Arc::new(fine(Snapshot::parse(&text)))
-    }
-
-    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place> {
-        let Some(upto) = &leg.from.upto else { return Vec::new() };
-        let done = &leg.from.done;
-        let xip: Vec<String> = done.xip().iter().map(u64::to_string).collect();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let args: [DatumWithOid<'_>; 6] = [
-            done.xmax().to_string().into(),
-            xip.into(),
-            upto.to_string().into(),
-            leg.from.seq.into(),
-            leg.last.into(),
-            limit.into(),
-        ];
-        let rows = self.rows(&self.statements.plan, &args);
-        let Some(row) = rows.first() else { return Vec::new() };
-        let xids: Vec<i64> = cell(row, 1).unwrap_or_default();
-        let seqs: Vec<i64> = cell(row, 2).unwrap_or_default();
-        xids.into_iter().zip(seqs).map(|(xid, seq)| Place { xid: xid_from_sql(xid), seq }).collect()
-    }
-
-    fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
-        if places.is_empty() {
-            return Vec::new();
-        }
-        // SAFETY: reading leaves nothing half done.
-        let events = match unsafe { subtransaction(|| self.fetch_all(places)) } {
-            Ok(events) => events,
-            // One event that cannot be read must not stop the others.
-            Err(_) => places.iter().filter_map(|place| self.fetch_one(*place)).collect(),
-        };
-        self.durability.ensure(places);
-        events
-    }
-
-    fn settled(&mut self, pairs: &[(i64, Place)]) -> Vec<(i64, Place)> {
-        if pairs.is_empty() {
-            return Vec::new();
-        }
-        let ids: Vec<i64> = pairs.iter().map(|(id, _)| *id).collect();
-        let xids: Vec<i64> = pairs.iter().map(|(_, place)| xid_to_sql(place.xid)).collect();
-        let seqs: Vec<i64> = pairs.iter().map(|(_, place)| place.seq).collect();
-        let rows = self.rows(&self.statements.settled, &[ids.into(), xids.into(), seqs.into()]);
-        rows.iter()
-            .map(|row| {
-                (required(row, 1), Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) })
-            })
-            .collect()
-    }
-
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
-        let rows = self.rows(&self.statements.pending, &[]);
-        let count = |row: &SpiHeapTupleData<'_>| usize::try_from(required::<i64>(row, 2)).unwrap_or(0);
-        rows.iter().map(|row| (required(row, 1), count(row), timestamp(required(row, 3)))).collect()
-    }
-
-    fn due(
-        &mut self,
-        endpoint: i64,
-        now: Timestamp,
-        limit: usize,
-        at_work: &[i64],
-    ) -> (Vec<DueDelivery>, Option<Timestamp>) {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let args = [endpoint.into(), timestamptz(now).into(), limit.into(), at_work.to_vec().into()];
-        let rows = self.rows(&self.statements.due, &args);
-        let number = |row: &SpiHeapTupleData<'_>, n| u32::try_from(required::<i32>(row, n)).unwrap_or(0);
-        let place =
-            |row: &SpiHeapTupleData<'_>| Place { xid: xid_from_sql(required(row, 4)), seq: required(row, 5) };
-        let places: Vec<Place> = rows.iter().map(place).collect();
-        let due: Vec<(i64, u32, u32, Place)> =
-            rows.iter().map(|row| (required(row, 1), number(row, 2), number(row, 3), place(row))).collect();
-        drop(rows);
-        let mut events: HashMap<Place, Event> =
-            self.fetch(&places).into_iter().map(|event| (event.place, event)).collect();
-        let due: Vec<DueDelivery> = due
-            .into_iter()
-            .filter_map(|(id, attempts, attempts_before, place)| {
-                Some(DueDelivery { id, attempts, attempts_before, event: events.remove(&place)? })
-            })
-            .collect();
-        let next =
-            self.one(&self.statements.next_due, &[endpoint.into(), timestamptz(now).into()]).map(timestamp);
-        (due, next)
-    }
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::endpoint::State;
+use crate::endpoint::{Ordering, State};
 use crate::event::{Operation, Pattern, Place};
 use crate::secret::Secret;
 
@@ -40,6 +40,8 @@ fn endpoint() -> Endpoint {
         schedule: None,
         timeout: None,
         max_in_flight: None,
+        rate_limit: None,
+        ordering: Ordering::None,
         state: State::Active,
     }
 }

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 use webhook_pg::endpoint::{Endpoint, State as Mode};
 use webhook_pg::engine::{Ledger, Settled};
-use webhook_pg::event::{Event, Place, Timestamp};
+use webhook_pg::event::{ENDPOINT_DISABLED, Event, Place, Timestamp, endpoint_key};
 use webhook_pg::outcome::State;
 use webhook_pg::position::{Position, Snapshot};
+
+/// The worker's session.
+const WORKER: usize = 98;
 
 /// Events of this type cannot be read.
 pub const POISON: &str = "poison.created";
@@ -51,6 +54,8 @@ pub struct Counts {
     pub reads: usize,
     pub writes: usize,
     pub failed_writes: usize,
+    /// Changes of since when an endpoint has only failed.
+    pub failing_written: usize,
     /// An active endpoint got a position of its own.
     pub left: usize,
     /// A position of its own was removed.
@@ -74,6 +79,8 @@ pub struct Database {
     pub positions: BTreeMap<i64, Position>,
     pub deliveries: BTreeMap<(i64, Place), Row>,
     pub pending: BTreeSet<(i64, Timestamp, Place)>,
+    /// Since when endpoints have only failed.
+    pub failing: BTreeMap<i64, Timestamp>,
     /// What must still get a delivery row.
     pub owed: BTreeSet<(i64, Place)>,
     /// What was ever owed: nothing else may be sent.
@@ -106,6 +113,7 @@ impl Database {
             positions: BTreeMap::from([(0, Position::new(snapshot))]),
             deliveries: BTreeMap::new(),
             pending: BTreeSet::new(),
+            failing: BTreeMap::new(),
             owed: BTreeSet::new(),
             allowed: BTreeSet::new(),
             woken: false,
@@ -139,6 +147,10 @@ impl Database {
     }
 
     pub fn emit(&mut self, session: usize, event_type: &str, bytes: usize) {
+        self.emit_keyed(session, event_type, None, bytes);
+    }
+
+    pub fn emit_keyed(&mut self, session: usize, event_type: &str, key: Option<&str>, bytes: usize) {
         self.last_seq += 1;
         self.largest_event = self.largest_event.max(bytes + 100);
         let seq = self.last_seq;
@@ -149,7 +161,7 @@ impl Database {
             id: Uuid::from_u64_pair(place.xid, seq.unsigned_abs()),
             event_type: event_type.to_owned(),
             operation: None,
-            key: None,
+            key: key.map(str::to_owned),
             occurred_at: 0,
             data: Some("x".repeat(bytes)),
             previous: None,
@@ -268,6 +280,9 @@ impl Database {
             return;
         }
         entry.endpoint.state = mode;
+        if mode == Mode::Active {
+            self.failing.remove(&id);
+        }
         if mode == Mode::Inactive {
             self.owed.retain(|(endpoint, _)| *endpoint != id);
         }
@@ -275,19 +290,36 @@ impl Database {
         (self.changed, self.woken) = (true, true);
     }
 
-    pub fn unregister(&mut self, id: i64) {
-        self.endpoints.remove(&id);
-        self.positions.remove(&id);
-        self.owed.retain(|(endpoint, _)| *endpoint != id);
+    /// `webhook_update`.
+    pub fn reconfigure(&mut self, id: i64, change: impl FnOnce(&mut Endpoint)) {
+        if let Some(entry) = self.endpoints.get_mut(&id) {
+            change(&mut entry.endpoint);
+        }
+        self.failing.remove(&id);
+        self.foreign();
+        (self.changed, self.woken) = (true, true);
+    }
+
+    /// `webhook_cancel` for whatever is pending.
+    pub fn cancel_pending(&mut self, id: i64) {
         self.pending.retain(|(endpoint, _, _)| *endpoint != id);
-        // Cancelled, which for the worker is the same as dead.
+        // For the worker the same as dead.
         for (_, row) in self.deliveries.iter_mut().filter(|((endpoint, _), _)| *endpoint == id) {
             if let State::Pending { .. } = row.state {
                 row.state = State::Dead;
             }
         }
         self.foreign();
-        (self.changed, self.woken) = (true, true);
+        self.woken = true;
+    }
+
+    pub fn unregister(&mut self, id: i64) {
+        self.endpoints.remove(&id);
+        self.positions.remove(&id);
+        self.failing.remove(&id);
+        self.owed.retain(|(endpoint, _)| *endpoint != id);
+        self.cancel_pending(id);
+        self.changed = true;
     }
 
     /// `webhook_retry`.
@@ -363,7 +395,17 @@ impl Database {
                 self.endpoints.get_mut(id).unwrap().endpoint.state = Mode::Disabled;
                 self.counts.disabled += 1;
                 self.changed = true;
+                self.failing.remove(id);
+                self.emit_keyed(WORKER, ENDPOINT_DISABLED, Some(&endpoint_key(*id)), 10);
+                self.commit(WORKER, true);
             }
+        }
+        for (id, since) in &ledger.failing {
+            match since {
+                Some(since) if self.endpoints.contains_key(id) => self.failing.insert(*id, *since),
+                _ => self.failing.remove(id),
+            };
+            self.counts.failing_written += 1;
         }
         self.counts.writes += 1;
         // The worker's own transaction.

@@ -2,8 +2,11 @@
 //! only the tests move.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
+mod breaker;
 mod database;
+mod isolation;
 mod network;
+mod order;
 mod pace;
 mod schedule;
 mod sending;

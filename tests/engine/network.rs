@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use webhook_pg::endpoint::State as Mode;
+use webhook_pg::endpoint::{Ordering, State as Mode};
 use webhook_pg::engine::{Completion, Job, Ledger, Transport};
 use webhook_pg::event::{Place, Timestamp};
 use webhook_pg::outcome::{Answer, Attempt, Fault, State};
@@ -85,6 +85,10 @@ pub struct Network {
     pub unflushed: usize,
     /// What a receiver has answered with 2xx.
     pub received: BTreeSet<(i64, Place)>,
+    /// The same, in the order of arrival.
+    pub arrivals: Vec<(i64, Place)>,
+    /// Transactions never overlap: then the order of places is the order of events.
+    pub serial: bool,
     /// Received, but nobody will know: may come a second time.
     at_risk: BTreeSet<(i64, Place)>,
     pub sent: Vec<Sent>,
@@ -106,6 +110,8 @@ impl Network {
             held: BTreeSet::new(),
             unflushed: 0,
             received: BTreeSet::new(),
+            arrivals: Vec::new(),
+            serial: false,
             at_risk: BTreeSet::new(),
             sent: Vec::new(),
             duplicates: 0,
@@ -211,11 +217,39 @@ impl Network {
             },
         };
         assert_eq!(job.attempt, attempts + 1, "number of the attempt of {pair:?}");
+        self.check_order(job, &database);
         // A crash would repeat all of these.
         let all = self.flights.len() + self.waiting.len() + self.unwritten.len() + self.unflushed;
         assert!(all < self.settings.max_in_flight, "too many requests in flight");
         let limit = job.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
         assert_eq!(job.limit, limit);
+    }
+
+    /// Nothing of a key leaves while something else of it is in flight, or pending, or, as far as it can be told, before it.
+    fn check_order(&self, job: &Job, database: &Database) {
+        let (id, place) = (job.endpoint.id, job.event.place);
+        let same_key = |other: Place| match job.endpoint.ordering {
+            Ordering::None => false,
+            Ordering::Key => database.outbox[&other].order_key() == job.event.order_key(),
+            Ordering::Strict => true,
+        };
+        let in_flight = self.flights.values().map(|flight| &flight.job).chain(&self.waiting);
+        let in_flight = in_flight.map(|job| (job.endpoint.id, job.event.place));
+        let at_work: Vec<_> = in_flight.chain(self.unwritten.keys().copied()).collect();
+        let overlaps = at_work.iter().any(|&(other, at)| other == id && same_key(at));
+        assert!(!overlaps, "{id}: {place:?} overlaps another of its key");
+        for &(other, _, at) in database.pending.iter().filter(|(other, _, at)| *other == id && *at != place) {
+            // What somebody revived is known at the next poll.
+            let row = database.deliveries[&(other, at)];
+            let overtakes = job.attempt == 1 || at.seq < place.seq;
+            let wrong = same_key(at) && overtakes && row.attempts_before == 0;
+            assert!(!wrong, "{id}: {place:?} overtakes {at:?}, which is pending");
+        }
+        if self.serial && job.attempt == 1 {
+            let before = database.owed.range((id, Place { xid: 0, seq: 0 })..(id, place));
+            let overtaken: Vec<_> = before.filter(|(_, at)| same_key(*at)).collect();
+            assert!(overtaken.is_empty(), "{id}: {place:?} overtakes {overtaken:?}");
+        }
     }
 
     /// Starts what may start.
@@ -228,9 +262,13 @@ impl Network {
         let (id, place) = (job.endpoint.id, job.event.place);
         let (answer, after) = self.script(&job);
         self.sent.push(Sent { at: now, endpoint: id, place, attempt: job.attempt });
-        if is_success(&answer) && !self.received.insert((id, place)) {
-            assert!(self.at_risk.remove(&(id, place)), "{id} gets {place:?} twice without a crash");
-            self.duplicates += 1;
+        if is_success(&answer) {
+            if self.received.insert((id, place)) {
+                self.arrivals.push((id, place));
+            } else {
+                assert!(self.at_risk.remove(&(id, place)), "{id} gets {place:?} twice without a crash");
+                self.duplicates += 1;
+            }
         }
         let flight = Flight { started_at: now, ends_at: now + after, answer, job };
         assert!(self.flights.insert(flight.job.ticket, flight).is_none(), "a ticket was used twice");

@@ -104,15 +104,15 @@ fn an_endpoint_that_asked_to_wait_goes_on_when_the_time_has_come() {
 }
 
 #[test]
-fn every_slot_is_used_and_none_twice() {
+fn nearly_every_slot_is_used_and_none_twice() {
     let mut world = full_size();
     for id in 2..30 {
         world.register(endpoint(id, &["*"]));
-        world.behave(id, Behaviour::Slow);
     }
     world.emit("a.created", 20);
     world.advance(MINUTE);
-    assert_eq!(world.net().most_in_flight, 64);
+    // One share is left for a newcomer.
+    assert!(world.net().most_in_flight >= 60, "{}", world.net().most_in_flight);
     assert_eq!(world.net().duplicates, 0);
 }
 
@@ -139,19 +139,23 @@ fn an_endpoint_that_lags_reads_for_itself_and_follows_the_head_again_when_it_has
 }
 
 #[test]
-fn a_dead_endpoint_costs_a_bounded_number_of_rows_and_little_memory() {
-    let mut world = full_size();
-    world.register(endpoint(2, &["*"]));
-    world.behave(2, Behaviour::Failing);
-    world.advance(SECOND);
-    world.configure(Settings { retry_schedule: Schedule::parse("1d").unwrap(), ..world.settings.clone() });
-    for _ in 0..20 {
-        world.emit("a.created", 300);
-        world.advance(10 * SECOND);
+fn a_dead_endpoint_costs_rows_in_the_tens_and_little_memory() {
+    for behaviour in [Behaviour::Failing, Behaviour::Hanging, Behaviour::Busy] {
+        let mut world = full_size();
+        world.register(endpoint(2, &["*"]));
+        world.behave(2, behaviour);
+        world.advance(SECOND);
+        let retry_schedule = Schedule::parse("1d").unwrap();
+        world.configure(Settings { retry_schedule, ..world.settings.clone() });
+        for _ in 0..20 {
+            world.emit("a.created", 300);
+            world.advance(10 * SECOND);
+        }
+        assert_eq!(received(&world, 1), 6000);
+        let rows = world.db().pending.len();
+        assert!((5..40).contains(&rows), "{behaviour:?}: {rows} pending");
+        assert!(world.engine().load().longest_queue <= 1, "{behaviour:?}: {:?}", world.engine().load());
     }
-    assert_eq!(received(&world, 1), 6000);
-    assert!((1000..2100).contains(&world.db().pending.len()), "{} pending", world.db().pending.len());
-    assert!(world.engine().load().longest_queue < 1024);
 }
 
 #[test]

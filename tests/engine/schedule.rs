@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use proptest::strategy::Union;
-use webhook_pg::endpoint::State as Mode;
+use webhook_pg::endpoint::{Endpoint, Ordering, State as Mode};
+use webhook_pg::engine::Limits;
 use webhook_pg::event::Timestamp;
 use webhook_pg::settings::Settings;
 
@@ -22,7 +23,7 @@ pub enum Op {
     Abort(usize),
     Foreign,
     Burst(usize, u8),
-    Register(usize, usize, Option<usize>),
+    Register(usize, usize, Option<usize>, Ordering, Option<u32>),
     Unregister(usize),
     Pause(usize),
     Resume(usize),
@@ -72,7 +73,10 @@ pub fn schedules(mix: Mix) -> impl Strategy<Value = Vec<Op>> {
         2 => Op::Activate(n, s),
         _ => Op::Unregister(n),
     });
-    let register = (session.clone(), 0..PATTERNS.len(), prop::option::of(1..4_usize));
+    let ordering = prop::sample::select(vec![Ordering::None, Ordering::Key, Ordering::Strict]);
+    let rate = prop::option::weighted(0.3, 1..30_u32);
+    let limit = prop::option::of(1..4_usize);
+    let register = (session.clone(), 0..PATTERNS.len(), limit, ordering, rate);
     let ops = [
         (2, session.clone().prop_map(Op::Begin).boxed()),
         (16, (session.clone(), 0..TYPES.len(), any::<u8>()).prop_map(|(s, t, n)| Op::Emit(s, t, n)).boxed()),
@@ -80,7 +84,7 @@ pub fn schedules(mix: Mix) -> impl Strategy<Value = Vec<Op>> {
         (1, session.prop_map(Op::Abort).boxed()),
         (2, Just(Op::Foreign).boxed()),
         (3, (0..TYPES.len(), 1..25_u8).prop_map(|(t, n)| Op::Burst(t, n)).boxed()),
-        (2, register.prop_map(|(s, p, limit)| Op::Register(s, p, limit)).boxed()),
+        (2, register.prop_map(|(s, p, l, o, r)| Op::Register(s, p, l, o, r)).boxed()),
         (2 * mix.modes, mode.boxed()),
         (2 * mix.modes, which.prop_map(Op::Resume).boxed()),
         (4, (which, behaviour).prop_map(|(n, b)| Op::Behave(n, b)).boxed()),
@@ -101,9 +105,9 @@ pub fn run(schedule: &[Op], seed: u64) -> World {
 }
 
 pub fn run_with(settings: Settings, schedule: &[Op], seed: u64) -> World {
-    let mut world = World::new(settings, TINY, seed);
+    let mut world = World::new(settings, Limits { failures: 3, ..TINY }, seed);
     world.register(endpoint(1, &["*"]));
-    world.register(endpoint(2, &["a.*"]));
+    world.register(Endpoint { ordering: Ordering::Key, ..endpoint(2, &["a.*"]) });
     world.advance(SECOND);
     let mut last_id = 2;
     for op in schedule {
@@ -124,10 +128,10 @@ fn step(world: &mut World, op: &Op, last_id: &mut i64) {
         Op::Abort(s) => world.db().abort(*s),
         Op::Foreign => world.db().foreign(),
         Op::Burst(t, n) => world.emit(TYPES[*t], usize::from(*n)),
-        Op::Register(s, p, limit) => {
+        Op::Register(s, p, limit, ordering, rate) => {
             *last_id += 1;
             let mut endpoint = endpoint(*last_id, PATTERNS[*p]);
-            endpoint.max_in_flight = *limit;
+            (endpoint.max_in_flight, endpoint.ordering, endpoint.rate_limit) = (*limit, *ordering, *rate);
             world.db().register(*s, endpoint);
         }
         Op::Unregister(n) => {

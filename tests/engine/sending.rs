@@ -135,6 +135,7 @@ fn a_position_that_starts_at_the_present_is_not_overwritten_before_it_was_read()
     world.emit("a.created", 20);
     world.advance(4 * SECOND);
     assert!(world.engine().load().following == 1);
+    let before = sent(&world, 1);
     world.db().set_mode(1, Mode::Inactive);
     world.emit("b.created", 10);
     world.db().activate(1, 1);
@@ -142,7 +143,8 @@ fn a_position_that_starts_at_the_present_is_not_overwritten_before_it_was_read()
     // Answers come in the same turn as the news.
     world.now += 4 * SECOND;
     world.drain();
-    assert_eq!(received(&world, 1), 6);
+    assert!(before < 20, "nothing was left to forget");
+    assert_eq!(received(&world, 1), before);
 }
 
 #[test]

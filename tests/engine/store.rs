@@ -64,6 +64,7 @@ impl Reading for Database {
             .map(|entry| Registered {
                 endpoint: entry.endpoint.clone(),
                 position: self.positions.get(&entry.endpoint.id).cloned(),
+                failing_since: self.failing.get(&entry.endpoint.id).copied(),
             })
             .collect()
     }
@@ -100,17 +101,24 @@ impl Reading for Database {
         found.into_iter().map(|(id, (count, due))| (id, count, due)).collect()
     }
 
+    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)> {
+        let asked = self.pending.iter().filter(|(id, _, _)| endpoints.contains(id));
+        asked.map(|&(id, _, place)| (id, place, self.outbox[&place].order_key().to_owned())).collect()
+    }
+
     fn due(
         &mut self,
         endpoint: i64,
         now: Timestamp,
         limit: usize,
         at_work: &[i64],
+        among: Option<&[Place]>,
     ) -> (Vec<DueDelivery>, Option<Timestamp>) {
         let start = Place { xid: 0, seq: 0 };
         let of_endpoint =
             self.pending.range((endpoint, Timestamp::MIN, start)..(endpoint + 1, Timestamp::MIN, start));
-        let (due, later): (Vec<_>, Vec<_>) = of_endpoint.partition(|(_, at, _)| *at <= now);
+        let asked = of_endpoint.filter(|(_, _, place)| among.is_none_or(|among| among.contains(place)));
+        let (due, later): (Vec<_>, Vec<_>) = asked.partition(|(_, at, _)| *at <= now);
         let due = due.into_iter().filter_map(|&(_, _, place)| {
             let row = self.deliveries[&(endpoint, place)];
             let event = Event::clone(&self.outbox[&place]);

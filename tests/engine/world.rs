@@ -4,7 +4,7 @@ use std::cell::{Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
-use webhook_pg::endpoint::{Endpoint, Method, Scheme, State as Mode};
+use webhook_pg::endpoint::{Endpoint, Method, Ordering, Scheme, State as Mode};
 use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{Dispatcher, Limits};
 use webhook_pg::event::{Pattern, Timestamp};
@@ -31,6 +31,9 @@ pub const TINY: Limits = Limits {
     short_plan: 2,
     long_plans: 4,
     pending: 4,
+    failing_pending: 3,
+    failures: 10,
+    parked: 4,
 };
 
 /// Settings with a few slots and three attempts.
@@ -59,6 +62,8 @@ pub fn endpoint(id: i64, patterns: &[&str]) -> Endpoint {
         schedule: None,
         timeout: None,
         max_in_flight: None,
+        rate_limit: None,
+        ordering: Ordering::None,
         state: Mode::Active,
     }
 }
@@ -135,6 +140,15 @@ impl World {
         self.net().behaviours.insert(id, behaviour);
     }
 
+    /// One transaction with an event of each of these keys.
+    pub fn emit_keys<'a>(&self, keys: impl IntoIterator<Item = &'a str>) {
+        let mut db = self.db();
+        for key in keys {
+            db.emit_keyed(99, "a.created", Some(key), 10);
+        }
+        db.commit(99, true);
+    }
+
     /// One transaction with this many events.
     pub fn emit(&self, event_type: &str, count: usize) {
         self.emit_sized(event_type, count, 10);
@@ -206,6 +220,8 @@ impl World {
         let in_flight = self.settings.max_in_flight;
         let queue = limits.full.max(limits.hungry + limits.max_chunk) + in_flight;
         assert!(load.longest_queue <= queue, "a queue is too long: {load:?}");
+        let parked = limits.parked + limits.max_chunk + limits.full;
+        assert!(load.most_parked <= parked, "too many are parked: {load:?}");
         assert!(
             load.unsettled <= limits.window + limits.max_chunk + in_flight,
             "a window is too long: {load:?}"

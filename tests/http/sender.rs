@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
-use webhook_pg::endpoint::{Endpoint, Method, Scheme, State};
+use webhook_pg::endpoint::{Endpoint, Method, Ordering, Scheme, State};
 use webhook_pg::engine::{Completion, Job, Transport};
 use webhook_pg::event::{Event, Pattern, Place};
 use webhook_pg::http::{Pool, spawn_thread};
@@ -49,6 +49,8 @@ pub(crate) fn endpoint(url: &str) -> Endpoint {
         schedule: None,
         timeout: None,
         max_in_flight: None,
+        rate_limit: None,
+        ordering: Ordering::None,
         state: State::Active,
     }
 }

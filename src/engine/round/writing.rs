@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Dispatcher, Turn, micros};
 use crate::engine::lane::Feed;
+use crate::engine::policy::breaker::Breaker;
 use crate::engine::{Store, Transport, feed};
 use crate::event::Timestamp;
 use crate::outcome::State;
@@ -75,7 +76,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     /// Notes which positions have moved.
     fn note_positions(&mut self) {
-        for (&id, lane) in &self.lanes {
+        for (id, lane) in self.lanes.active() {
             match lane.position_to_save(&self.head) {
                 Some(position) if lane.saved.as_ref() != Some(position) => {
                     self.ledger.positions.push((id, position.clone()));
@@ -96,8 +97,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     fn written(&mut self) {
         let ledger = std::mem::take(&mut self.ledger);
         self.at_risk += ledger.settled.len();
-        for settled in &ledger.settled {
-            let Some(lane) = self.lanes.get_mut(&settled.endpoint) else { continue };
+        for (settled, (id, task)) in ledger.settled.iter().zip(self.landed.drain(..)) {
+            let Some(lane) = self.lanes.get_mut(id) else { continue };
             lane.flying.remove(&settled.place);
             let was_pending = settled.delivery.is_some();
             match settled.state {
@@ -106,16 +107,20 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                     lane.next_due =
                         Some(lane.next_due.map_or(next_attempt_at, |due| due.min(next_attempt_at)));
                 }
-                _ => lane.pending = lane.pending.saturating_sub(usize::from(was_pending)),
+                State::Delivered | State::Dead => {
+                    lane.pending = lane.pending.saturating_sub(usize::from(was_pending));
+                    lane.order.ended(&task.event, &mut lane.queue);
+                }
             }
-        }
-        for (id, task) in self.landed.drain(..) {
-            if let Some(lane) = self.lanes.get_mut(&id) {
-                lane.settle(task.origin, &mut self.head);
+            lane.settle(task.origin, &mut self.head);
+            // An open breaker is fed nothing: what waits is read again, one event at a time, and holds up no window.
+            let waits = !lane.queue.is_empty() || lane.order.parked() > 0;
+            if waits && !lane.breaker.admits(self.clock) && lane.feed != Feed::Stopped {
+                feed::leave(lane, id, &mut self.head, &mut self.flights, Feed::Own);
             }
         }
         for (id, position) in ledger.positions {
-            match self.lanes.get_mut(&id) {
+            match self.lanes.get_mut(id) {
                 Some(lane) => lane.saved = Some(position),
                 None => {
                     self.saved_head = position;
@@ -124,7 +129,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             }
         }
         for id in ledger.joined {
-            if let Some(lane) = self.lanes.get_mut(&id) {
+            if let Some(lane) = self.lanes.get_mut(id) {
                 lane.saved = None;
                 if lane.feed == Feed::Joining {
                     lane.feed = Feed::Head;
@@ -133,7 +138,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             }
         }
         for (id, _) in ledger.disabled {
-            if let Some(lane) = self.lanes.get_mut(&id) {
+            if let Some(lane) = self.lanes.get_mut(id) {
+                // Whoever resumes it begins with a clean record.
+                lane.breaker = Breaker::default();
+                lane.saved_failing = None;
                 feed::leave(lane, id, &mut self.head, &mut self.flights, Feed::Stopped);
             }
         }

@@ -5,7 +5,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::*;
-use crate::endpoint::{Endpoint, Method, Scheme, State as EndpointState};
+use crate::endpoint::{self, Endpoint, Method, Scheme, State as EndpointState};
 use crate::event::{Event, Place};
 
 fn job(ticket: u64) -> Job {
@@ -23,6 +23,8 @@ fn job(ticket: u64) -> Job {
         schedule: None,
         timeout: None,
         max_in_flight: None,
+        rate_limit: None,
+        ordering: endpoint::Ordering::None,
         state: EndpointState::Active,
     };
     let event = Event {

@@ -30,7 +30,6 @@ SELECT webhook_register('https://example.com', timeout => '2 hours');
 SELECT webhook_register('https://example.com', format => 'postback');
 SELECT webhook_register('https://example.com', encoding => 'form');
 SELECT webhook_register('https://example.com', signature => 'ed25519');
-SELECT webhook_register('https://example.com', ordering => 'key');
 SELECT webhook_register('https://example.com', scope => '{"location_id": 1}');
 
 -- Changes.

@@ -1,0 +1,6 @@
+-- The places and keys of what is pending for these endpoints.
+-- $1 endpoints
+SELECT d.endpoint_id, d.xid::pg_catalog.text::pg_catalog.int8, d.seq, o.key, o.type
+  FROM webhook.delivery d
+  JOIN webhook.outbox o ON o.xid = d.xid AND o.seq = d.seq
+ WHERE d.endpoint_id = ANY ($1) AND d.state = 'pending'

@@ -1,0 +1,148 @@
+//! All lanes. Most of ten thousand endpoints have nothing to do at a time, and no turn may cost more because they are there:
+//! a turn looks at the lanes that are *active* and lets those rest that have nothing to see to. Whoever changes a lane
+//! makes it active.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::lane::{Feed, Lane};
+
+/// Event types whose takers are remembered at most.
+const TYPES: usize = 1000;
+
+/// All lanes, by endpoint.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    all: BTreeMap<i64, Lane>,
+    active: BTreeSet<i64>,
+    /// Lanes at rest that follow the head: all of them are hungry.
+    resting_followers: usize,
+    /// Endpoints that want events of a type, as far as asked.
+    takers: HashMap<String, Arc<[i64]>>,
+    /// Endpoints by the texts of their patterns; built when it is needed.
+    by_pattern: Option<HashMap<String, Vec<i64>>>,
+}
+
+impl Lanes {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether this endpoint has a lane.
+    pub fn contains(&self, id: i64) -> bool {
+        self.all.contains_key(&id)
+    }
+
+    /// The lane of an endpoint, to look at.
+    pub fn get(&self, id: i64) -> Option<&Lane> {
+        self.all.get(&id)
+    }
+
+    /// The lane of an endpoint, to change it.
+    pub fn get_mut(&mut self, id: i64) -> Option<&mut Lane> {
+        let lane = self.all.get_mut(&id)?;
+        if self.active.insert(id) && lane.feed == Feed::Head {
+            self.resting_followers -= 1;
+        }
+        Some(lane)
+    }
+
+    /// A new lane.
+    pub fn insert(&mut self, id: i64, lane: Lane) {
+        self.remove(id);
+        self.all.insert(id, lane);
+        self.active.insert(id);
+    }
+
+    /// The lane of an endpoint that is gone.
+    pub fn remove(&mut self, id: i64) -> Option<Lane> {
+        self.get_mut(id)?;
+        self.active.remove(&id);
+        self.all.remove(&id)
+    }
+
+    /// All endpoints. Not for every turn.
+    pub fn ids(&self) -> Vec<i64> {
+        self.all.keys().copied().collect()
+    }
+
+    /// All lanes. Not for every turn.
+    pub fn all(&self) -> impl Iterator<Item = &Lane> {
+        self.all.values()
+    }
+
+    /// The lanes that have something to see to, by endpoint.
+    pub fn active(&self) -> impl Iterator<Item = (i64, &Lane)> {
+        self.active.iter().filter_map(|&id| Some((id, self.all.get(&id)?)))
+    }
+
+    /// Their endpoints, where the lane is as asked for.
+    pub fn active_where(&self, mut which: impl FnMut(&Lane) -> bool) -> Vec<i64> {
+        self.active().filter(|(_, lane)| which(lane)).map(|(id, _)| id).collect()
+    }
+
+    /// Whether there is a lane at rest that follows the head, and so waits for new events.
+    pub fn has_resting_follower(&self) -> bool {
+        self.resting_followers > 0
+    }
+
+    /// Whether a lane follows the head.
+    pub fn has_follower(&self) -> bool {
+        self.has_resting_follower() || self.active().any(|(_, lane)| lane.follows())
+    }
+
+    /// Lets lanes rest that have nothing to see to.
+    pub fn rest(&mut self) {
+        let Self { all, active, resting_followers, .. } = self;
+        active.retain(|id| {
+            let Some(lane) = all.get(id) else { return false };
+            let rests = lane.is_at_rest();
+            *resting_followers += usize::from(rests && lane.feed == Feed::Head);
+            !rests
+        });
+    }
+
+    /// The endpoints that want events of this type, as far as it goes by the type.
+    pub fn takers(&mut self, event_type: &str) -> Arc<[i64]> {
+        if let Some(known) = self.takers.get(event_type) {
+            return Arc::clone(known);
+        }
+        if self.takers.len() >= TYPES {
+            self.takers.clear();
+        }
+        let (resource, action) = event_type.rsplit_once('.').unwrap_or((event_type, ""));
+        // All patterns that can match, as `Pattern::matches` has it.
+        let patterns =
+            [event_type.to_owned(), format!("{resource}.*"), format!("*.{action}"), "*.*".into(), "*".into()];
+        let all = &self.all;
+        let by_pattern = self.by_pattern.get_or_insert_with(|| index(all));
+        let ids = patterns.iter().filter_map(|pattern| by_pattern.get(pattern)).flatten().copied();
+        let ids: BTreeSet<i64> = ids.collect();
+        let takers: Arc<[i64]> = ids.into_iter().collect();
+        self.takers.insert(event_type.to_owned(), Arc::clone(&takers));
+        takers
+    }
+
+    /// Endpoints changed: nobody knows who wants what.
+    pub fn forget_takers(&mut self) {
+        self.takers.clear();
+        self.by_pattern = None;
+    }
+}
+
+/// Endpoints by the texts of their patterns.
+fn index(lanes: &BTreeMap<i64, Lane>) -> HashMap<String, Vec<i64>> {
+    let mut index: HashMap<String, Vec<i64>> = HashMap::new();
+    for (&id, lane) in lanes {
+        for pattern in &lane.endpoint.events {
+            index.entry(pattern.as_str().to_owned()).or_default().push(id);
+        }
+    }
+    index
+}

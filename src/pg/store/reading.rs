@@ -1,0 +1,245 @@
+//! What the engine reads: one short transaction at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
+
+use super::Statements;
+use crate::config::Config;
+use crate::engine::{DueDelivery, Reading, Registered};
+use crate::event::{Event, Place, Timestamp, order_key};
+use crate::pg::durability::Durability;
+use crate::pg::encoding::Text;
+use crate::pg::rows::*;
+use crate::pg::statement::Statement;
+use crate::pg::transaction::subtransaction;
+use crate::position::{Leg, Position, Snapshot};
+use crate::retry::Schedule;
+
+/// One transaction in which the engine reads.
+pub(super) struct SpiReading<'a, 'conn> {
+    pub(super) client: &'a SpiClient<'conn>,
+    pub(super) statements: &'a Statements,
+    pub(super) durability: &'a mut Durability,
+    pub(super) schedule: &'a Schedule,
+}
+
+impl SpiReading<'_, '_> {
+    /// Runs a statement. What PostgreSQL refuses unwinds to `transaction`, which catches it; so must what only a wrong
+    /// call can bring about.
+    fn rows(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Vec<SpiHeapTupleData<'_>> {
+        let table: SpiTupleTable<'_> = fine(statement.read(self.client, args));
+        table.collect()
+    }
+
+    fn fetch_all(&self, places: &[Place]) -> Vec<Event> {
+        let xids: Vec<i64> = places.iter().map(|place| xid_to_sql(place.xid)).collect();
+        let seqs: Vec<i64> = places.iter().map(|place| place.seq).collect();
+        self.rows(&self.statements.fetch, &[xids.into(), seqs.into()])
+            .iter()
+            .map(|row| event(row, 1))
+            .collect()
+    }
+
+    /// An event for itself; of one that cannot be read, what can be known.
+    fn fetch_one(&self, place: Place) -> Option<Event> {
+        let known = || {
+            let args = [xid_to_sql(place.xid).into(), place.seq.into()];
+            self.rows(&self.statements.fetch_unreadable, &args).first().map(|row| event(row, 1))
+        };
+        // SAFETY: reading leaves nothing half done.
+        match unsafe { subtransaction(|| self.fetch_all(&[place])) } {
+            Ok(mut events) => events.pop(),
+            // SAFETY: as above.
+            Err(reason) => match unsafe { subtransaction(known) } {
+                Ok(event) => event.map(|event| Event { unreadable: Some(reason), ..event }),
+                Err(reason) => {
+                    warning!(
+                        "webhook_pg: event {} of transaction {} is lost: {reason}",
+                        place.seq,
+                        place.xid
+                    );
+                    None
+                }
+            },
+        }
+    }
+
+    fn one<T: FromDatum + IntoDatum>(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Option<T> {
+        self.rows(statement, args).first().and_then(|row| cell(row, 1))
+    }
+}
+
+impl Reading for SpiReading<'_, '_> {
+    fn head(&mut self) -> Position {
+        let rows = self.rows(&self.statements.head, &[]);
+        let row = fine(rows.first().ok_or("the head's position is missing"));
+        fine(
+            position(row, 1)
+                .map(|p| p.ok_or("the head's position is missing"))
+                .and_then(|p| p.map_err(crate::error::Error::invalid)),
+        )
+    }
+
+    fn endpoints(&mut self) -> Vec<Registered> {
+        let rows = self.rows(&self.statements.endpoints, &[]);
+        let mut registered = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let id: i64 = required(row, 1);
+            let (state, config): (Text, Text) = (required(row, 2), required(row, 3));
+            let endpoint = Config::endpoint(id, &state.plain(), &config.json(), self.schedule);
+            let failing_since = cell(row, 7).map(timestamp);
+            match endpoint
+                .and_then(|endpoint| Ok(Registered { endpoint, position: position(row, 4)?, failing_since }))
+            {
+                Ok(entry) if entry.endpoint.state != crate::endpoint::State::Inactive => {
+                    registered.push(entry)
+                }
+                Ok(_) => {}
+                // Its position stays where it is, and so do its events.
+                Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
+            }
+        }
+        registered
+    }
+
+    fn snapshot(&mut self) -> Arc<Snapshot> {
+        let text: String = fine(self.one(&self.statements.snapshot, &[]).ok_or("no snapshot"));
+        Arc::new(fine(Snapshot::parse(&text)))
+    }
+
+    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place> {
+        let Some(upto) = &leg.from.upto else { return Vec::new() };
+        let done = &leg.from.done;
+        let xip: Vec<String> = done.xip().iter().map(u64::to_string).collect();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let args: [DatumWithOid<'_>; 6] = [
+            done.xmax().to_string().into(),
+            xip.into(),
+            upto.to_string().into(),
+            leg.from.seq.into(),
+            leg.last.into(),
+            limit.into(),
+        ];
+        let rows = self.rows(&self.statements.plan, &args);
+        let Some(row) = rows.first() else { return Vec::new() };
+        let xids: Vec<i64> = cell(row, 1).unwrap_or_default();
+        let seqs: Vec<i64> = cell(row, 2).unwrap_or_default();
+        xids.into_iter().zip(seqs).map(|(xid, seq)| Place { xid: xid_from_sql(xid), seq }).collect()
+    }
+
+    fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
+        if places.is_empty() {
+            return Vec::new();
+        }
+        // SAFETY: reading leaves nothing half done.
+        let events = match unsafe { subtransaction(|| self.fetch_all(places)) } {
+            Ok(events) => events,
+            // One event that cannot be read must not stop the others.
+            Err(_) => places.iter().filter_map(|place| self.fetch_one(*place)).collect(),
+        };
+        self.durability.ensure(places);
+        events
+    }
+
+    fn settled(&mut self, pairs: &[(i64, Place)]) -> Vec<(i64, Place)> {
+        if pairs.is_empty() {
+            return Vec::new();
+        }
+        let ids: Vec<i64> = pairs.iter().map(|(id, _)| *id).collect();
+        let xids: Vec<i64> = pairs.iter().map(|(_, place)| xid_to_sql(place.xid)).collect();
+        let seqs: Vec<i64> = pairs.iter().map(|(_, place)| place.seq).collect();
+        let rows = self.rows(&self.statements.settled, &[ids.into(), xids.into(), seqs.into()]);
+        rows.iter()
+            .map(|row| {
+                (required(row, 1), Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) })
+            })
+            .collect()
+    }
+
+    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
+        let rows = self.rows(&self.statements.pending, &[]);
+        let count = |row: &SpiHeapTupleData<'_>| usize::try_from(required::<i64>(row, 2)).unwrap_or(0);
+        rows.iter().map(|row| (required(row, 1), count(row), timestamp(required(row, 3)))).collect()
+    }
+
+    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)> {
+        if endpoints.is_empty() {
+            return Vec::new();
+        }
+        let s = self.statements;
+        let place = |row: &SpiHeapTupleData<'_>| {
+            let place = Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) };
+            (required(row, 1), place)
+        };
+        let read = || -> Vec<(i64, Place, String)> {
+            let rows = self.rows(&s.pending_keys, &[endpoints.to_vec().into()]);
+            let key = |row: &SpiHeapTupleData<'_>| {
+                let (key, event_type): (Option<Text>, Text) = (cell(row, 4), required(row, 5));
+                order_key(key.map(|key| key.json()).as_deref(), &event_type.plain()).to_owned()
+            };
+            rows.iter().map(|row| (place(row).0, place(row).1, key(row))).collect()
+        };
+        // SAFETY: reading leaves nothing half done.
+        if let Ok(found) = unsafe { subtransaction(read) } {
+            return found;
+        }
+        // One that cannot be read must not stop the others.
+        let places: Vec<(i64, Place)> =
+            self.rows(&s.pending_places, &[endpoints.to_vec().into()]).iter().map(place).collect();
+        let key = |place| self.fetch_one(place).map(|event| event.order_key().to_owned());
+        places.into_iter().filter_map(|(id, place)| Some((id, place, key(place)?))).collect()
+    }
+
+    fn due(
+        &mut self,
+        endpoint: i64,
+        now: Timestamp,
+        limit: usize,
+        at_work: &[i64],
+        among: Option<&[Place]>,
+    ) -> (Vec<DueDelivery>, Option<Timestamp>) {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let columns = |places: &[Place]| -> (Vec<i64>, Vec<i64>) {
+            places.iter().map(|place| (xid_to_sql(place.xid), place.seq)).unzip()
+        };
+        let (id, at) = (endpoint, timestamptz(now));
+        let rows = match among.map(columns) {
+            None => {
+                let args = [id.into(), at.into(), limit.into(), at_work.to_vec().into()];
+                self.rows(&self.statements.due, &args)
+            }
+            Some((xids, seqs)) => {
+                let at_work = at_work.to_vec();
+                let args = [id.into(), at.into(), limit.into(), at_work.into(), xids.into(), seqs.into()];
+                self.rows(&self.statements.due_among, &args)
+            }
+        };
+        let number = |row: &SpiHeapTupleData<'_>, n| u32::try_from(required::<i32>(row, n)).unwrap_or(0);
+        let place =
+            |row: &SpiHeapTupleData<'_>| Place { xid: xid_from_sql(required(row, 4)), seq: required(row, 5) };
+        let places: Vec<Place> = rows.iter().map(place).collect();
+        let due: Vec<(i64, u32, u32, Place)> =
+            rows.iter().map(|row| (required(row, 1), number(row, 2), number(row, 3), place(row))).collect();
+        drop(rows);
+        let mut events: HashMap<Place, Event> =
+            self.fetch(&places).into_iter().map(|event| (event.place, event)).collect();
+        let due: Vec<DueDelivery> = due
+            .into_iter()
+            .filter_map(|(id, attempts, attempts_before, place)| {
+                Some(DueDelivery { id, attempts, attempts_before, event: events.remove(&place)? })
+            })
+            .collect();
+        let next = match among.map(columns) {
+            None => self.one(&self.statements.next_due, &[id.into(), at.into()]),
+            Some((xids, seqs)) => {
+                let args = [id.into(), at.into(), xids.into(), seqs.into()];
+                self.one(&self.statements.next_due_among, &args)
+            }
+        };
+        (due, next.map(timestamp))
+    }
+}
