@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::event::{Event, Pattern};
 use crate::retry::Schedule;
-use crate::secret::Secret;
+use crate::secret::{Secret, SigningSecret};
 
 /// HTTP method of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +21,96 @@ pub enum Method {
     Get,
 }
 
+impl Method {
+    /// The words of the parameter `method`.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("POST", Self::Post),
+        ("PUT", Self::Put),
+        ("PATCH", Self::Patch),
+        ("DELETE", Self::Delete),
+        ("GET", Self::Get),
+    ];
+}
+
+/// What a body says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Type, timestamp, data and all else that the event has.
+    Standard,
+    /// Type as one word, resource, number of this attempt, data as a JSON string.
+    Postback,
+    /// CloudEvents 1.0 in structured mode.
+    CloudEvents,
+    /// CloudEvents 1.0 in binary mode: attributes in headers, the row as body.
+    CloudEventsBinary,
+    /// The row alone.
+    Row,
+}
+
+impl Format {
+    /// The words of the parameter `format`.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("standard", Self::Standard),
+        ("postback", Self::Postback),
+        ("cloudevents", Self::CloudEvents),
+        ("cloudevents-binary", Self::CloudEventsBinary),
+        ("row", Self::Row),
+    ];
+
+    /// The encoding of an endpoint that names none.
+    pub fn default_encoding(self, method: Method) -> Encoding {
+        if self == Self::Postback || method == Method::Get { Encoding::Form } else { Encoding::Json }
+    }
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON.
+    Json,
+    /// `application/x-www-form-urlencoded`; also the query of a GET.
+    Form,
+    /// XML.
+    Xml,
+}
+
+impl Encoding {
+    /// The words of the parameter `encoding`.
+    pub const WORDS: &[(&str, Self)] = &[("json", Self::Json), ("form", Self::Form), ("xml", Self::Xml)];
+}
+
 /// Signature scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// Standard Webhooks v1.
+    /// Standard Webhooks v1: HMAC-SHA256.
     Standard,
+    /// Standard Webhooks v1a: Ed25519.
+    Ed25519,
+    /// `X-Hub-Signature-256`.
+    Github,
+    /// `Stripe-Signature`.
+    Stripe,
+    /// `X-Shopify-Hmac-Sha256`.
+    Shopify,
     /// No signature.
     None,
+}
+
+impl Scheme {
+    /// The words of the parameter `signature`.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("standard", Self::Standard),
+        ("ed25519", Self::Ed25519),
+        ("github", Self::Github),
+        ("stripe", Self::Stripe),
+        ("shopify", Self::Shopify),
+        ("none", Self::None),
+    ];
+}
+
+/// The word of a value, out of its type's `WORDS`.
+pub fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
 }
 
 /// Whether events are fed to the endpoint.
@@ -54,8 +137,14 @@ pub struct Endpoint {
     pub url: url::Url,
     /// Method of the request.
     pub method: Method,
+    /// What the body says.
+    pub format: Format,
+    /// How it is written.
+    pub encoding: Encoding,
     /// Which events it gets.
     pub events: Vec<Pattern>,
+    /// It has a scope or a filter, which the database evaluates: not every event of its `events` is for it.
+    pub is_selective: bool,
     /// Names of what it gets expanded inside `data`, where an event has it.
     pub expands: Vec<String>,
     /// Additional headers, validated; values may be API keys.
@@ -64,8 +153,8 @@ pub struct Endpoint {
     pub basic_auth: Option<(String, Secret)>,
     /// Signature scheme.
     pub scheme: Scheme,
-    /// Signing secrets that are in force, newest first. Every one of them signs.
-    pub secrets: Vec<Secret>,
+    /// Signing secrets, newest first. Every one that has not expired signs, where the scheme has room for it.
+    pub secrets: Vec<SigningSecret>,
     /// Waits between attempts; `None` takes the setting `retry_schedule`.
     pub schedule: Option<Schedule>,
     /// Total time of one attempt; `None` takes the setting `request_timeout`.
@@ -77,7 +166,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether this event is for this endpoint.
+    /// Whether this event is for this endpoint, as far as its type says; see [`Endpoint::is_selective`].
     pub fn wants(&self, event: &Event) -> bool {
         match event.target {
             Some(target) => target == self.id,

@@ -18,11 +18,14 @@ pub mod json;
 pub mod secret;
 pub mod settings;
 
+pub mod encoding;
+pub mod format;
 pub mod outcome;
 pub mod position;
 pub mod request;
 pub mod retry;
 pub mod signature;
+pub mod xml;
 
 pub mod engine;
 pub mod http;

@@ -13,7 +13,9 @@ CREATE FUNCTION webhook.checked_config(stored text, changes text) RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'checked_config_wrapper';
 CREATE FUNCTION webhook.check_event_type(type text) RETURNS void
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'check_event_type_wrapper';
-CREATE FUNCTION webhook.new_secret() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_secret_wrapper';
+CREATE FUNCTION webhook.new_secret(signature text) RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_secret_wrapper';
+-- The public key of a private one; null for any other secret.
+CREATE FUNCTION webhook.public_key(secret text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'public_key_wrapper';
 CREATE FUNCTION webhook.new_event_id() RETURNS uuid LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_event_id_wrapper';
 CREATE FUNCTION webhook.max_payload_bytes() RETURNS bigint
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'max_payload_bytes_wrapper';
@@ -50,14 +52,17 @@ SET search_path = pg_catalog, pg_temp AS $$
         ELSE value END
 $$;
 
--- Changes with all times in seconds.
-CREATE FUNCTION webhook.with_seconds(changes jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE
+-- Changes as src/config.rs reads them: all times in seconds, the scope as text, in which numbers stay as they are.
+CREATE FUNCTION webhook.readable(changes jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     parameter text;
 BEGIN
     IF jsonb_typeof(changes) IS DISTINCT FROM 'object' THEN
         RETURN changes;
+    END IF;
+    IF changes ? 'scope' THEN
+        changes := jsonb_set(changes, '{scope}', coalesce(to_jsonb(changes ->> 'scope'), 'null'));
     END IF;
     FOREACH parameter IN ARRAY '{attempt_interval,timeout}'::text[] LOOP
         IF changes ? parameter THEN
@@ -73,14 +78,15 @@ BEGIN
 END $$;
 
 -- An endpoint's whole configuration, secrets included, times in seconds: what src/config.rs reads. `secrets` are the
--- signing secrets in force, newest first.
+-- signing secrets in force, newest first, and when they expire, in microseconds since 1970: the worker forgets them in time
+-- without reading anew.
 CREATE FUNCTION webhook.stored_config(endpoint webhook.endpoint) RETURNS jsonb LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
         'name', endpoint.name, 'url', endpoint.url, 'events', endpoint.events, 'method', endpoint.method,
         'format', endpoint.format, 'encoding', endpoint.encoding, 'signature', endpoint.signature,
         'ordering', endpoint.ordering, 'basic_auth_username', endpoint.basic_auth_username,
-        'scope', endpoint.scope, 'filter', endpoint.filter, 'expands', endpoint.expands,
+        'scope', endpoint.scope::text, 'filter', endpoint.filter, 'expands', endpoint.expands,
         'max_attempts', endpoint.max_attempts, 'max_in_flight', endpoint.max_in_flight,
         'rate_limit', endpoint.rate_limit, 'is_active', endpoint.state <> 'inactive',
         'attempt_interval', extract(epoch FROM endpoint.attempt_interval),
@@ -90,7 +96,8 @@ SET search_path = pg_catalog, pg_temp AS $$
                FROM unnest(endpoint.retry_schedule) WITH ORDINALITY AS list (wait, n)) END,
         'headers', coalesce(jsonb_object_agg(s.name, s.value) FILTER (WHERE s.kind = 'header'), '{}'),
         'basic_auth_password', max(s.value) FILTER (WHERE s.kind = 'password'),
-        'secrets', coalesce(jsonb_agg(s.value ORDER BY s.created_at DESC)
+        'secrets', coalesce(jsonb_agg(jsonb_build_object('value', s.value,
+                'expires_at', (extract(epoch FROM s.expires_at) * 1000000)::bigint) ORDER BY s.created_at DESC)
             FILTER (WHERE s.kind = 'signing' AND (s.expires_at IS NULL OR s.expires_at > now())), '[]'))
       FROM webhook.endpoint_secret AS s
      WHERE s.endpoint_id = endpoint.id
@@ -145,11 +152,13 @@ BEGIN
     PERFORM webhook.announce_listener();
     LOOP
         INSERT INTO webhook.endpoint (owner, name, state, url, events, method, format, encoding, signature, ordering,
-            header_names, basic_auth_username, max_attempts, max_in_flight, attempt_interval, retry_schedule, timeout, expands)
+            header_names, basic_auth_username, max_attempts, max_in_flight, attempt_interval, retry_schedule, timeout, expands,
+            scope, filter)
         SELECT webhook.caller(), new_name, CASE WHEN active THEN 'active' ELSE 'inactive' END,
                c.url, c.events, c.method, c.format, c.encoding, c.signature, c.ordering,
                ARRAY(SELECT jsonb_object_keys(config -> 'headers')), c.basic_auth_username,
-               c.max_attempts, c.max_in_flight, c.attempt_interval, c.retry_schedule, c.timeout, c.expands
+               c.max_attempts, c.max_in_flight, c.attempt_interval, c.retry_schedule, c.timeout, c.expands,
+               (config ->> 'scope')::jsonb, c.filter
           FROM jsonb_populate_record(NULL::webhook.endpoint, config) AS c
         ON CONFLICT (name) DO NOTHING
         RETURNING id INTO new_id;
@@ -181,7 +190,9 @@ SET search_path = pg_catalog, pg_temp AS $$
      WHERE 'basic_auth_password' = ANY (parameters) AND config ->> 'basic_auth_password' IS NOT NULL
     UNION ALL
     SELECT endpoint, 'signing', '', config ->> 'secret'
-     WHERE 'secret' = ANY (parameters) AND config ->> 'secret' IS NOT NULL
+     WHERE 'secret' = ANY (parameters) AND config ->> 'secret' IS NOT NULL;
+    UPDATE webhook.endpoint AS e SET public_key = webhook.public_key(config ->> 'secret')
+     WHERE e.id = endpoint AND 'secret' = ANY (parameters)
 $$;
 
 -- The endpoint gets the events of transactions that have not committed now, this one included.
@@ -194,10 +205,10 @@ $$;
 CREATE FUNCTION webhook.register(config jsonb, OUT id bigint, OUT secret text) LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    checked jsonb := webhook.checked_config(NULL, webhook.with_seconds(config)::text);
+    checked jsonb := webhook.checked_config(NULL, webhook.readable(config)::text);
 BEGIN
     IF checked ->> 'signature' <> 'none' THEN
-        secret := coalesce(checked ->> 'secret', webhook.new_secret());
+        secret := coalesce(checked ->> 'secret', webhook.new_secret(checked ->> 'signature'));
         checked := jsonb_set(checked, '{secret}', to_jsonb(secret));
     END IF;
     id := webhook.insert_endpoint(checked);
@@ -223,13 +234,22 @@ RETURNS TABLE (id bigint, secret text) LANGUAGE sql VOLATILE SECURITY DEFINER SE
         'rate_limit', $19, 'ordering', $20, 'signature', $21, 'is_active', $22)) AS new
 $$;
 
-CREATE FUNCTION webhook_update(endpoint bigint, changes jsonb) RETURNS void LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION webhook_update(endpoint bigint, changes jsonb) RETURNS void LANGUAGE sql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT webhook.change(webhook.endpoint_to_change(endpoint), changes)
+$$;
+
+-- What changes nothing writes nothing.
+CREATE FUNCTION webhook.change(old webhook.endpoint, changes jsonb) RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    old webhook.endpoint := webhook.endpoint_to_change(endpoint);
-    checked jsonb := webhook.checked_config(webhook.stored_config(old)::text,
-                                            coalesce(webhook.with_seconds(changes), 'null')::text);
+    endpoint bigint := old.id;
+    stored text := webhook.stored_config(old);
+    checked jsonb := webhook.checked_config(stored, coalesce(webhook.readable(changes), 'null')::text);
 BEGIN
+    IF NOT changes ? 'secret' AND checked = webhook.checked_config(stored, '{}')::jsonb THEN
+        RETURN;
+    END IF;
     IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.name = checked ->> 'name' AND e.id <> endpoint) THEN
         PERFORM webhook.refuse_name(checked ->> 'name');
     END IF;
@@ -240,7 +260,8 @@ BEGIN
            header_names = ARRAY(SELECT jsonb_object_keys(checked -> 'headers')),
            basic_auth_username = c.basic_auth_username, max_attempts = c.max_attempts,
            max_in_flight = c.max_in_flight, attempt_interval = c.attempt_interval,
-           retry_schedule = c.retry_schedule, timeout = c.timeout, expands = c.expands
+           retry_schedule = c.retry_schedule, timeout = c.timeout, expands = c.expands,
+           scope = (checked ->> 'scope')::jsonb, filter = c.filter
       FROM jsonb_populate_record(NULL::webhook.endpoint, checked) AS c
      WHERE e.id = endpoint;
     PERFORM webhook.write_secrets(endpoint, checked, ARRAY(SELECT jsonb_object_keys(changes)));

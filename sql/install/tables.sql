@@ -56,6 +56,7 @@ CREATE TABLE webhook.endpoint (
     encoding            text NOT NULL,
     signature           text NOT NULL,
     ordering            text NOT NULL,
+    public_key          text,          -- of the newest signing secret, if it is a private key
     header_names        text[] NOT NULL DEFAULT '{}',
     basic_auth_username text,
     scope               jsonb,

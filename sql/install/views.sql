@@ -14,7 +14,7 @@ SELECT e.id, e.name, e.state, e.disabled_reason, e.url, e.events,
             THEN '***' END AS basic_auth_password,
        e.scope, e.filter, e.expands, e.max_attempts, e.attempt_interval, e.retry_schedule, e.timeout, e.max_in_flight,
        e.rate_limit, e.ordering, e.signature, e.state OPERATOR(pg_catalog.<>) 'inactive' AS is_active,
-       NULL::pg_catalog.text AS public_key, e.owner, e.created_at, e.modified_at
+       e.public_key, e.owner, e.created_at, e.modified_at
   FROM webhook.endpoint AS e;
 
 -- json, not jsonb: the exact text of the row.

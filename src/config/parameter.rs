@@ -51,6 +51,10 @@ pub(super) fn object(what: &str, text: &str) -> Result<Map<String, Value>> {
     }
 }
 
+pub(super) fn object_of<'a>(key: &str, value: &'a Value) -> Result<&'a Map<String, Value>> {
+    value.as_object().ok_or_else(|| wrong_type(key, value, "an object"))
+}
+
 pub(super) fn string<'a>(key: &str, value: &'a Value) -> Result<&'a str> {
     value.as_str().ok_or_else(|| wrong_type(key, value, "a string"))
 }
@@ -108,6 +112,17 @@ pub(super) fn seconds(key: &str, value: &Value, (min, max): (f64, f64)) -> Resul
     in_range
         .and_then(|n| Duration::try_from_secs_f64(n).ok())
         .ok_or_else(|| out_of_range(key, value, format!("Give an interval from {min} s to {max} s.")))
+}
+
+/// One of the words of a parameter.
+pub(super) fn one_of<T: Copy>(key: &str, value: &Value, words: &[(&str, T)]) -> Result<T> {
+    let text = string(key, value)?;
+    words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        Error::invalid(format!("{key} is unknown"))
+            .detail(format!("The value is {}.", excerpt(text)))
+            .hint(format!("Use one of: {}.", known.join(", ")))
+    })
 }
 
 /// One value out of a list: `now` works, `later` is of the contract but not done yet.

@@ -7,10 +7,11 @@ use pgrx::prelude::*;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::{guc, wake};
-use crate::config::{self, Config};
+use crate::config::{self, Config, postback};
 use crate::error::{Error, Kind};
 use crate::position::Snapshot;
-use crate::secret;
+use crate::secret::{self, Secret};
+use crate::signature;
 
 /// The role that called: what SET ROLE says, outside of all SECURITY DEFINER functions.
 #[pg_extern(sql = false)]
@@ -50,8 +51,30 @@ fn random<const N: usize>() -> Result<[u8; N], ErrorReport> {
 }
 
 #[pg_extern(sql = false)]
-fn new_secret() -> Result<String, ErrorReport> {
-    Ok(secret::generate(random()?).reveal().to_owned())
+fn new_secret(signature: &str) -> Result<String, ErrorReport> {
+    let secret = match signature {
+        "ed25519" => signature::generate_private(random()?)?,
+        _ => secret::generate(random()?),
+    };
+    Ok(secret.reveal().to_owned())
+}
+
+/// The public key of a private one.
+#[pg_extern(sql = false)]
+fn public_key(secret: &str) -> Option<String> {
+    signature::public_key(&Secret::new(secret))
+}
+
+/// What a postback configuration changes.
+#[pg_extern(sql = false)]
+fn postback_changes(stored: Option<&str>, postback: Option<&str>) -> Result<String, ErrorReport> {
+    Ok(postback::changes(stored, postback.unwrap_or("null"))?)
+}
+
+/// An endpoint in the shape of a postback configuration.
+#[pg_extern(sql = false)]
+fn postback_answer(id: i64, stored: &str, created: i64, modified: i64) -> Result<String, ErrorReport> {
+    Ok(postback::answer(id, stored, created, modified)?)
 }
 
 /// A UUID of version 7.

@@ -11,6 +11,7 @@ mod deliveries;
 pub mod durability;
 pub mod guc;
 pub mod launcher;
+mod preview;
 pub mod report;
 mod rows;
 pub mod statement;
@@ -30,7 +31,8 @@ use pgrx::prelude::*;
 extension_sql_file!("../../sql/install/tables.sql", name = "tables", bootstrap);
 extension_sql_file!("../../sql/install/capture.sql", name = "capture", requires = ["tables"]);
 extension_sql_file!("../../sql/install/api.sql", name = "api", requires = ["capture"]);
-extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["api"]);
+extension_sql_file!("../../sql/install/config.sql", name = "config", requires = ["api"]);
+extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["config"]);
 extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["views"]);
 
 /// Runs when the library is loaded: by the postmaster, if it preloads it, else by the first session that needs it.
