@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Event, Pattern};
+use crate::event::{Event, PING, Pattern};
 use crate::retry::Schedule;
 use crate::secret::{Secret, SigningSecret};
 
@@ -166,11 +166,68 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether this event is for this endpoint, as far as its type says; see [`Endpoint::is_selective`].
+    /// Whether this event is for this endpoint. Who asks for a `webhook_test` gets it, whatever its scope.
     pub fn wants(&self, event: &Event) -> bool {
-        match event.target {
+        let is_addressed = match event.target {
             Some(target) => target == self.id,
             None => self.events.iter().any(|pattern| pattern.matches(&event.event_type)),
-        }
+        };
+        let is_selected =
+            !self.is_selective || event.selected_by.contains(&self.id) || event.event_type == PING;
+        is_addressed && is_selected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selective_endpoint_wants_what_was_selected_for_it() {
+        let endpoint = |is_selective| Endpoint {
+            id: 7,
+            name: String::new(),
+            url: url::Url::parse("https://example.com/").unwrap(),
+            method: Method::Post,
+            format: Format::Standard,
+            encoding: Encoding::Json,
+            events: vec![Pattern::parse("contact.*").unwrap()],
+            is_selective,
+            expands: vec![],
+            headers: vec![],
+            basic_auth: None,
+            scheme: Scheme::None,
+            secrets: vec![],
+            schedule: None,
+            timeout: None,
+            max_in_flight: None,
+            state: State::Active,
+        };
+        let event = |event_type: &str, target, selected_by: &[i64]| Event {
+            place: crate::event::Place { xid: 1, seq: 1 },
+            id: uuid::Uuid::nil(),
+            event_type: event_type.to_owned(),
+            operation: None,
+            key: None,
+            occurred_at: 0,
+            data: None,
+            previous: None,
+            expanded: None,
+            truncated: false,
+            context: None,
+            traceparent: None,
+            target,
+            selected_by: selected_by.to_vec(),
+            unreadable: None,
+        };
+        let (open, selective) = (endpoint(false), endpoint(true));
+        assert!(open.wants(&event("contact.created", None, &[])));
+        assert!(!selective.wants(&event("contact.created", None, &[8])));
+        assert!(selective.wants(&event("contact.created", None, &[7])));
+        assert!(!selective.wants(&event("list.created", None, &[7])));
+        assert!(!selective.wants(&event("contact.snapshot", Some(7), &[])));
+        assert!(selective.wants(&event("contact.snapshot", Some(7), &[7])));
+        assert!(selective.wants(&event(PING, Some(7), &[])));
+        assert!(!selective.wants(&event(PING, Some(8), &[7])));
     }
 }

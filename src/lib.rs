@@ -10,6 +10,7 @@
 //! and chance are arguments. `engine` decides, `http` owns sockets and threads, `pg` is the only user of pgrx.
 //! `docs/architecture.md` argues the design; `tests/architecture.rs` holds the walls.
 
+pub mod comparable;
 pub mod config;
 pub mod endpoint;
 pub mod error;

@@ -28,6 +28,7 @@ fn event() -> Event {
         context: None,
         traceparent: None,
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     }
 }

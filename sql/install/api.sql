@@ -16,6 +16,8 @@ CREATE FUNCTION webhook.check_event_type(type text) RETURNS void
 CREATE FUNCTION webhook.new_secret(signature text) RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_secret_wrapper';
 -- The public key of a private one; null for any other secret.
 CREATE FUNCTION webhook.public_key(secret text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'public_key_wrapper';
+-- JSON text that jsonb takes, for scope and filter: src/comparable.rs.
+CREATE FUNCTION webhook.comparable(text text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'comparable_wrapper';
 CREATE FUNCTION webhook.new_event_id() RETURNS uuid LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_event_id_wrapper';
 CREATE FUNCTION webhook.max_payload_bytes() RETURNS bigint
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'max_payload_bytes_wrapper';

@@ -81,6 +81,13 @@ CREATE TABLE webhook.endpoint_secret (
 CREATE INDEX endpoint_secret_by_endpoint ON webhook.endpoint_secret (endpoint_id);
 ALTER TABLE webhook.endpoint_secret ENABLE ROW LEVEL SECURITY;
 
+-- How often an endpoint's filter could not tell whether it wants an event.
+CREATE TABLE webhook.filter_error (
+    endpoint_id bigint PRIMARY KEY REFERENCES webhook.endpoint (id) ON DELETE CASCADE,
+    errors      bigint NOT NULL,
+    last_at     timestamptz NOT NULL
+);
+
 -- The log of events. Writers only append; the worker reads it from positions. The transaction's id is taken before
 -- the sequence number, which is taken after the row lock: sequence order is causal per row.
 CREATE SEQUENCE webhook.outbox_seq INCREMENT BY 1024;  -- one step is a block of numbers for one multi-row insert

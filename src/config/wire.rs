@@ -82,7 +82,8 @@ pub(super) fn stored_secrets(value: &Value) -> Result<Vec<SigningSecret>> {
 /// The text of an object, which PostgreSQL wrote: as a value here its numbers might change.
 pub(super) fn scope(value: &Value) -> Result<String> {
     let text = string("scope", value)?;
-    object("scope", text)?;
+    object("scope", text)
+        .map_err(|error| error.hint("Write for example {\"location_id\": \"north\"}, as in a row."))?;
     Ok(text.to_owned())
 }
 

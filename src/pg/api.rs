@@ -65,6 +65,12 @@ fn public_key(secret: &str) -> Option<String> {
     signature::public_key(&Secret::new(secret))
 }
 
+/// JSON text that jsonb takes.
+#[pg_extern(sql = false)]
+fn comparable(text: &str) -> String {
+    crate::comparable::comparable(text).into_owned()
+}
+
 /// What a postback configuration changes.
 #[pg_extern(sql = false)]
 fn postback_changes(stored: Option<&str>, postback: Option<&str>) -> Result<String, ErrorReport> {

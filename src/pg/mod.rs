@@ -14,6 +14,7 @@ pub mod launcher;
 mod preview;
 pub mod report;
 mod rows;
+mod selection;
 pub mod statement;
 pub mod store;
 pub mod thread;

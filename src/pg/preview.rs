@@ -58,6 +58,7 @@ fn read(text: &str) -> Option<Event> {
         context: text("context"),
         traceparent: text("traceparent"),
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     })
 }

@@ -44,6 +44,7 @@ pub(super) fn event(row: &SpiHeapTupleData<'_>, first: usize) -> Event {
         target: cell(row, first + 3),
         id: uuid::Uuid::from_bytes(*id.as_bytes()),
         truncated: required(row, first + 5),
+        selected_by: Vec::new(),
         unreadable: None,
         event_type: required(row, first + 6),
         operation: operation.as_deref().and_then(Operation::parse),

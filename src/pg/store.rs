@@ -10,6 +10,7 @@ use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 use super::deliveries;
 use super::durability::Durability;
 use super::rows::*;
+use super::selection::Selection;
 use super::statement::Statement;
 use super::transaction::{subtransaction, transaction};
 use crate::config::Config;
@@ -49,6 +50,7 @@ struct Statements {
 pub struct SpiStore {
     statements: Statements,
     durability: Durability,
+    selection: Selection,
     /// The setting `retry_schedule`, which `max_attempts` of an endpoint cuts or repeats.
     schedule: Schedule,
     log_attempts: LogAttempts,
@@ -78,6 +80,7 @@ impl SpiStore {
                 disable: statement!("disable"),
             },
             durability: Durability::default(),
+            selection: Selection::new(statement!("select"), statement!("write_filter_errors")),
             schedule: Schedule::new(Vec::new()),
             log_attempts: LogAttempts::All,
             is_current,
@@ -105,6 +108,7 @@ impl Store for SpiStore {
                     client,
                     statements: &self.statements,
                     durability: &mut self.durability,
+                    selection: &mut self.selection,
                     schedule: &self.schedule,
                 }))
             })
@@ -123,6 +127,7 @@ impl Store for SpiStore {
         // A first outcome whose delivery has a row already is refused, and written as a change of that row.
         write(false).or_else(|_| write(true))?;
         self.durability.committed();
+        self.selection.written();
         Ok(())
     }
 
@@ -144,6 +149,7 @@ impl SpiStore {
             self.write_deliveries(client, &again)?;
         }
         self.write_attempts(client, &ledger.settled)?;
+        self.selection.write(client)?;
         if !ledger.positions.is_empty() {
             let (ids, positions): (Vec<i64>, Vec<&Position>) =
                 ledger.positions.iter().map(|(id, position)| (*id, position)).unzip();
@@ -228,6 +234,7 @@ struct SpiReading<'a, 'conn> {
     client: &'a SpiClient<'conn>,
     statements: &'a Statements,
     durability: &'a mut Durability,
+    selection: &'a mut Selection,
     schedule: &'a Schedule,
 }
 
@@ -246,6 +253,21 @@ impl SpiReading<'_, '_> {
             .iter()
             .map(|row| event(row, 1))
             .collect()
+    }
+
+    /// The events at these places, their transactions flushed; nobody has looked at scopes and filters.
+    fn fetch_durable(&mut self, places: &[Place]) -> Vec<Event> {
+        if places.is_empty() {
+            return Vec::new();
+        }
+        // SAFETY: reading leaves nothing half done.
+        let events = match unsafe { subtransaction(|| self.fetch_all(places)) } {
+            Ok(events) => events,
+            // One event that cannot be read must not stop the others.
+            Err(_) => places.iter().filter_map(|place| self.fetch_one(*place)).collect(),
+        };
+        self.durability.ensure(places);
+        events
     }
 
     /// An event for itself; of one that cannot be read, what can be known.
@@ -304,6 +326,7 @@ impl Reading for SpiReading<'_, '_> {
                 Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
             }
         }
+        self.selection.learn(&registered);
         registered
     }
 
@@ -333,16 +356,8 @@ impl Reading for SpiReading<'_, '_> {
     }
 
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
-        if places.is_empty() {
-            return Vec::new();
-        }
-        // SAFETY: reading leaves nothing half done.
-        let events = match unsafe { subtransaction(|| self.fetch_all(places)) } {
-            Ok(events) => events,
-            // One event that cannot be read must not stop the others.
-            Err(_) => places.iter().filter_map(|place| self.fetch_one(*place)).collect(),
-        };
-        self.durability.ensure(places);
+        let mut events = self.fetch_durable(places);
+        self.selection.apply(self.client, &mut events);
         events
     }
 
@@ -385,7 +400,7 @@ impl Reading for SpiReading<'_, '_> {
             rows.iter().map(|row| (required(row, 1), number(row, 2), number(row, 3), place(row))).collect();
         drop(rows);
         let mut events: HashMap<Place, Event> =
-            self.fetch(&places).into_iter().map(|event| (event.place, event)).collect();
+            self.fetch_durable(&places).into_iter().map(|event| (event.place, event)).collect();
         let due: Vec<DueDelivery> = due
             .into_iter()
             .filter_map(|(id, attempts, attempts_before, place)| {

@@ -21,6 +21,7 @@ fn event() -> Event {
         context: None,
         traceparent: None,
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     }
 }

@@ -24,6 +24,7 @@ mod delivery;
 mod durability;
 mod egress;
 mod errors;
+mod formats;
 mod harness;
 mod idle;
 mod lag;

@@ -101,6 +101,7 @@ fn event(chance: &mut Chance) -> Event {
         context: None,
         traceparent: None,
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     }
 }

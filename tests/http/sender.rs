@@ -71,6 +71,7 @@ pub(crate) fn event() -> Event {
         context: None,
         traceparent: None,
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     }
 }

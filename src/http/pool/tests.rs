@@ -42,6 +42,7 @@ fn job(ticket: u64) -> Job {
         context: None,
         traceparent: None,
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     };
     Job {
