@@ -40,18 +40,20 @@ impl Config {
     /// Not every format can be written in every encoding and sent by every method.
     fn check_format(&self) -> Result<()> {
         let (format, encoding) = (word(Format::WORDS, self.format), word(Encoding::WORDS, self.encoding()));
+        let is_cloud_event = matches!(self.format, Format::CloudEvents | Format::CloudEventsBinary);
+        if is_cloud_event && self.method == Method::Get {
+            return Err(Error::invalid(format!("format {format} cannot be sent by GET"))
+                .detail("The method is GET.")
+                .hint("Use POST, or another format."));
+        }
         if self.method == Method::Get && self.encoding() != Encoding::Form {
             return Err(Error::invalid("method GET has no body to encode")
                 .detail(format!("The encoding is {encoding}."))
                 .hint("Leave encoding out: the fields of a GET are its query."));
         }
-        let is_cloud_event = matches!(self.format, Format::CloudEvents | Format::CloudEventsBinary);
-        if is_cloud_event && self.method == Method::Get {
-            return Err(Error::invalid(format!("format {format} cannot be sent by GET"))
-                .hint("Use POST, or another format."));
-        }
         if is_cloud_event && self.encoding() != Encoding::Json {
             return Err(Error::invalid(format!("format {format} has no encoding {encoding}"))
+                .detail(format!("The encoding is {encoding}."))
                 .hint("Leave encoding out: CloudEvents are JSON."));
         }
         let taken = |name: &str| {

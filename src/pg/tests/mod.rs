@@ -8,6 +8,7 @@
 mod attach;
 mod capture;
 mod changes;
+mod configurations;
 mod endpoints;
 mod events;
 mod privileges;
