@@ -97,7 +97,9 @@ fn flag(key: &str, value: &Value) -> Result<bool> {
         Value::Number(number) if number.as_u64() == Some(1) => Ok(true),
         Value::Number(number) if number.as_u64() == Some(0) => Ok(false),
         Value::Null => Err(null(key)),
-        other => Err(wrong_type(key, other, "\"1\" or \"0\"")),
+        other => Err(Error::invalid(format!("{key} must be \"1\" or \"0\""))
+            .detail(format!("It is {}.", excerpt(&other.to_string())))
+            .hint("true, false, 1 and 0 do as well.")),
     }
 }
 

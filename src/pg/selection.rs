@@ -1,6 +1,6 @@
 //! Scope and filter: which endpoints want an event, as far as PostgreSQL can tell from the row.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
@@ -11,6 +11,9 @@ use super::transaction::subtransaction;
 use crate::engine::Registered;
 use crate::event::{Event, Pattern, Place};
 
+/// Failures that are remembered, so that an event that several readers fetch is not counted again.
+const MAX_COUNTED: usize = 10_000;
+
 /// Endpoints that have a scope or a filter, and what became of asking.
 pub(super) struct Selection {
     select: Statement,
@@ -18,11 +21,13 @@ pub(super) struct Selection {
     endpoints: Vec<(i64, Vec<Pattern>)>,
     /// Evaluations that failed and are not written yet.
     errors: HashMap<i64, i64>,
+    /// Those that were counted of late.
+    counted: HashSet<(i64, Place)>,
 }
 
 impl Selection {
     pub(super) fn new(select: Statement, write_errors: Statement) -> Self {
-        Self { select, write_errors, endpoints: Vec::new(), errors: HashMap::new() }
+        Self { select, write_errors, endpoints: Vec::new(), errors: HashMap::new(), counted: HashSet::new() }
     }
 
     /// Takes over the endpoints that have one.
@@ -79,12 +84,10 @@ impl Selection {
             (Ok(rows), _, _) => {
                 for (place, passes, fails) in rows {
                     selected.entry(place).or_default().extend(passes);
-                    for id in fails {
-                        *self.errors.entry(id).or_default() += 1;
-                    }
+                    fails.into_iter().for_each(|id| self.count(id, place));
                 }
             }
-            (Err(_), [_], [(id, _)]) => *self.errors.entry(*id).or_default() += 1,
+            (Err(_), [place], [(id, _)]) => self.count(*id, *place),
             (Err(_), [_], many) => {
                 for wish in many {
                     self.ask(client, places, std::slice::from_ref(wish), selected);
@@ -95,6 +98,15 @@ impl Selection {
                     self.ask(client, std::slice::from_ref(place), wishes, selected);
                 }
             }
+        }
+    }
+
+    fn count(&mut self, id: i64, place: Place) {
+        if self.counted.len() >= MAX_COUNTED {
+            self.counted.clear();
+        }
+        if self.counted.insert((id, place)) {
+            *self.errors.entry(id).or_default() += 1;
         }
     }
 

@@ -91,7 +91,7 @@ fn every_request_of_a_rotation_verifies_with_the_old_or_the_new_secret_and_an_ex
     let mut scene = scene("formats_rotation", "");
     scene.insert(1..=20);
     let rotate = "SELECT webhook_rotate_secret($1, $2::text::interval)";
-    let mut rotated = |scene: &mut Scene<'_>, overlap: &str| -> String {
+    let rotated = |scene: &mut Scene<'_>, overlap: &str| -> String {
         scene.client.query_one(rotate, &[&scene.endpoint, &overlap]).unwrap().get(0)
     };
     let second = rotated(&mut scene, "1 hour");
@@ -186,6 +186,5 @@ fn values_that_jsonb_refuses_do_not_keep_an_event_from_its_filter() {
     let mut scene = scene("formats_jsonb", r#", filter => '$.data.id >= 1', scope => '{"note": "x"}'"#);
     scene.run("ALTER TABLE public.{} ADD wild json");
     scene.run(r#"INSERT INTO public.{} VALUES (1, 'x', '{"a": "\u0000", "b": 1e999999, "c": "\ud800"}')"#);
-    scene.receiver.wait_for_rows([1], secs(20));
     assert!(first(&scene).text().contains(r#""wild":{"a": "\u0000", "b": 1e999999, "c": "\ud800"}"#));
 }
