@@ -113,10 +113,11 @@ BEGIN
     RETURN QUERY SELECT 'secrets', n = 0, CASE WHEN n = 0 THEN 'Every endpoint has its secrets.'
         ELSE format('Secrets are missing, as after a restore: %s. Give them by webhook_update.', names) END;
 
-    SELECT count(*), string_agg(format('%s (%s, last %s)', e.name, f.errors, f.last_at), ', ' ORDER BY e.id) INTO n, names
+    -- Bad as long as the last failure is fresh.
+    SELECT count(*), string_agg(format('%s (%s, last %s)', e.name, f.errors, f.last_at), ', ' ORDER BY e.id), max(f.last_at) INTO n, names, oldest
       FROM (SELECT * FROM webhook.filter_error ORDER BY last_at DESC LIMIT 100) AS f
       JOIN webhook.endpoint AS e ON e.id = f.endpoint_id;
-    RETURN QUERY SELECT 'filters', n = 0, CASE WHEN n = 0 THEN 'No filter has failed.'
+    RETURN QUERY SELECT 'filters', coalesce(oldest < now() - interval '1 hour', true), CASE WHEN n = 0 THEN 'No filter has failed.'
         ELSE format('Filters failed on events, which were not sent: %s. See webhook.endpoints, and strict or lax mode of jsonpath.', names) END;
 
     SELECT count(*) INTO n
