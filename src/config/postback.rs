@@ -98,7 +98,7 @@ fn flag(key: &str, value: &Value) -> Result<bool> {
         Value::Number(number) if number.as_u64() == Some(0) => Ok(false),
         Value::Null => Err(null(key)),
         other => Err(Error::invalid(format!("{key} must be \"1\" or \"0\""))
-            .detail(format!("It is {}.", excerpt(&other.to_string())))
+            .detail(format!("It is {}.", other.as_str().map_or_else(|| other.to_string(), excerpt)))
             .hint("true, false, 1 and 0 do as well.")),
     }
 }
