@@ -14,7 +14,7 @@ use super::durability::Durability;
 use super::rows::*;
 use super::selection::Selection;
 use super::statement::Statement;
-use super::transaction::{subtransaction, transaction};
+use super::transaction::transaction;
 use crate::config::Config;
 use crate::engine::{DueDelivery, Ledger, Reading, Registered, Settled, Store};
 use crate::event::{Event, Place, Timestamp};
