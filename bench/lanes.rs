@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use webhook_pg::endpoint::{Endpoint, Method, Ordering, Scheme, State};
+use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State};
 use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{
     Completion, Dispatcher, DueDelivery, Job, Ledger, Reading, Registered, Store, Transport,
@@ -48,6 +48,7 @@ impl Log {
             context: None,
             traceparent: None,
             target: None,
+            selected_by: Vec::new(),
             unreadable: None,
         }
     }
@@ -64,6 +65,9 @@ impl Reading for Log {
             url: url::Url::parse("https://receiver.example/").unwrap(),
             method: Method::Post,
             expands: vec![],
+            format: Format::Standard,
+            encoding: Encoding::Json,
+            is_selective: false,
             events: vec![
                 Pattern::parse(&format!("t{id}.created")).unwrap(),
                 Pattern::parse("all.*").unwrap(),

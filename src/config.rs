@@ -6,24 +6,23 @@
 //! unless all of it is right. Times are numbers of seconds; PostgreSQL has turned intervals into them before.
 
 mod parameter;
-mod policy;
+pub mod postback;
+mod wire;
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use self::parameter::{
-    choice, excerpt, names, not_supported, null, object, optional, seconds, string, strings, whole,
-    wrong_type,
+    excerpt, names, null, object, one_of, optional, seconds, string, strings, whole, wrong_type,
 };
 
-use crate::endpoint::{Endpoint, Method, Ordering, Scheme, State};
+use crate::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State, word};
 use crate::error::{Error, Kind, Result};
 use crate::event::Pattern;
-use crate::request::{checked_basic_auth, checked_headers, checked_url};
+use crate::request::checked_url;
 use crate::retry::Schedule;
-use crate::secret::Secret;
-use crate::signature::SigningKey;
+use crate::secret::{Secret, SigningSecret};
 
 /// Attempts when `attempt_interval` is given without `max_attempts`.
 const ATTEMPTS_AT_INTERVALS: u32 = 10;
@@ -33,6 +32,8 @@ const MAX_PATTERNS: usize = 1000;
 const MAX_NAME: usize = 200;
 /// Bytes that a name derived from a host may have, so that `-2` and so on still fit.
 const MAX_DERIVED_NAME: usize = 180;
+/// Requests per second that may be asked for: beyond, a limit says nothing.
+const MAX_RATE: u64 = 1_000_000;
 /// Requests in flight to one endpoint at most; as for the setting `endpoint_max_in_flight`.
 const MAX_IN_FLIGHT: u64 = 1024;
 /// Seconds from the shortest to the longest `timeout`.
@@ -47,8 +48,11 @@ pub struct Config {
     url: Option<String>,
     events: Vec<String>,
     /// Newest first; every one of them signs.
-    secrets: Vec<Secret>,
+    secrets: Vec<SigningSecret>,
     method: Method,
+    format: Format,
+    /// `None`: what the format is usually written as.
+    encoding: Option<Encoding>,
     headers: Vec<(String, Secret)>,
     basic_auth_username: Option<String>,
     basic_auth_password: Option<Secret>,
@@ -62,6 +66,10 @@ pub struct Config {
     signature: Scheme,
     is_active: bool,
     expands: Vec<String>,
+    /// The text of a JSON object that a row must contain.
+    scope: Option<String>,
+    /// The text of a jsonpath, which PostgreSQL has read before.
+    filter: Option<String>,
 }
 
 impl Default for Config {
@@ -72,6 +80,8 @@ impl Default for Config {
             events: vec!["*".to_owned()],
             secrets: Vec::new(),
             method: Method::Post,
+            format: Format::Standard,
+            encoding: None,
             headers: Vec::new(),
             basic_auth_username: None,
             basic_auth_password: None,
@@ -85,6 +95,8 @@ impl Default for Config {
             signature: Scheme::Standard,
             is_active: true,
             expands: Vec::new(),
+            scope: None,
+            filter: None,
         }
     }
 }
@@ -95,8 +107,7 @@ impl Config {
     /// binds a new URL only: an old one is judged when something is sent.
     ///
     /// # Errors
-    /// [`Kind::InvalidValue`] and [`Kind::NullValue`] for what can never be right, [`Kind::NotSupported`] for what a
-    /// later version will do. Secrets, passwords and header values are never repeated.
+    /// [`Kind::InvalidValue`] and [`Kind::NullValue`]. Secrets, passwords and header values are never repeated.
     pub fn changed(stored: Option<&str>, changes: &str, allow_http: bool) -> Result<Self> {
         let changes = object("changes", changes)?;
         let mut config = match stored {
@@ -111,10 +122,10 @@ impl Config {
             config.set(key, value, allow_http)?;
         }
         config.check_together()?;
-        if stored.is_some() && config.signature == Scheme::Standard && config.secrets.is_empty() {
-            return Err(Error::invalid("signature standard needs a secret").hint(
-                "Give a secret in the same changes: whsec_ followed by the base64 of 24 to 64 random bytes.",
-            ));
+        if stored.is_some() && config.signature != Scheme::None && config.secrets.is_empty() {
+            let scheme = word(Scheme::WORDS, config.signature);
+            return Err(Error::invalid(format!("signature {scheme} needs a secret"))
+                .hint("Give a secret in the same changes."));
         }
         Ok(config)
     }
@@ -126,10 +137,14 @@ impl Config {
         let mut config = Self::default();
         for (key, value) in &object("configuration", text)? {
             if key == "secrets" {
-                config.secrets = strings(key, value)?.into_iter().map(Secret::new).collect();
+                config.secrets = wire::stored_secrets(value)?;
             } else {
                 config.set(key, value, true)?;
             }
+        }
+        // So that it follows the format and the method when they change.
+        if config.encoding == Some(config.format.default_encoding(config.method)) {
+            config.encoding = None;
         }
         Ok(config)
     }
@@ -145,28 +160,21 @@ impl Config {
             "events" => self.events = events(value)?,
             "name" => self.name = optional(value, |v| name(string(key, v)?))?,
             "secret" => {
-                self.secrets = optional(value, |v| secret(string(key, v)?))?.into_iter().collect();
+                let secret = optional(value, |v| Ok(Secret::new(string(key, v)?)))?;
+                self.secrets = secret.map(SigningSecret::from).into_iter().collect();
             }
-            "method" => self.method = method(string(key, value)?)?,
-            "format" => {
-                let later = ["postback", "cloudevents", "cloudevents-binary", "row"];
-                choice(key, string(key, value)?, &["standard"], &later)?;
-            }
-            "encoding" => {
-                optional(value, |v| choice(key, string(key, v)?, &["json"], &["form", "xml"]).map(drop))?;
-            }
-            "headers" => self.headers = headers(value)?,
+            "method" => self.method = one_of(key, value, Method::WORDS)?,
+            "format" => self.format = one_of(key, value, Format::WORDS)?,
+            "encoding" => self.encoding = optional(value, |v| one_of(key, v, Encoding::WORDS))?,
+            "headers" => self.headers = wire::headers(value)?,
             "basic_auth_username" => {
                 self.basic_auth_username = optional(value, |v| Ok(string(key, v)?.to_owned()))?;
             }
             "basic_auth_password" => {
                 self.basic_auth_password = optional(value, |v| Ok(Secret::new(string(key, v)?)))?;
             }
-            "scope" | "filter" => {
-                if !value.is_null() {
-                    return Err(not_supported(key).hint(format!("Leave {key} out.")));
-                }
-            }
+            "scope" => self.scope = optional(value, wire::scope)?,
+            "filter" => self.filter = optional(value, |v| Ok(string(key, v)?.to_owned()))?,
             "expands" => self.expands = names(key, value)?,
             "max_attempts" => {
                 self.max_attempts = optional(value, |v| whole(key, v, 2_147_483_647))?;
@@ -179,15 +187,9 @@ impl Config {
             "max_in_flight" => {
                 self.max_in_flight = optional(value, |v| whole(key, v, MAX_IN_FLIGHT))?;
             }
-            "rate_limit" => self.rate_limit = optional(value, policy::rate_limit)?,
-            "ordering" => self.ordering = policy::ordering(value)?,
-            "signature" => {
-                let later = ["ed25519", "github", "stripe", "shopify"];
-                self.signature = match choice(key, string(key, value)?, &["standard", "none"], &later)? {
-                    "none" => Scheme::None,
-                    _ => Scheme::Standard,
-                };
-            }
+            "rate_limit" => self.rate_limit = optional(value, |v| whole(key, v, MAX_RATE))?,
+            "ordering" => self.ordering = one_of(key, value, Ordering::WORDS)?,
+            "signature" => self.signature = one_of(key, value, Scheme::WORDS)?,
             "is_active" => match value {
                 Value::Bool(is_active) => self.is_active = *is_active,
                 other => return Err(wrong_type(key, other, "true or false")),
@@ -210,17 +212,7 @@ impl Config {
             return Err(Error::invalid("retry_schedule and attempt_interval exclude each other")
                 .hint("Give either a list of waits or one interval with max_attempts."));
         }
-        if self.basic_auth_password.is_some() && self.basic_auth_username.is_none() {
-            return Err(
-                Error::invalid("basic_auth_password is given without basic_auth_username").hint("Give both.")
-            );
-        }
-        if let Some(username) = &self.basic_auth_username {
-            let password = self.basic_auth_password.as_ref().map_or("", Secret::reveal);
-            checked_basic_auth(username, password)?;
-        }
-        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.reveal()));
-        checked_headers(headers, self.basic_auth_username.is_some())
+        self.check_wire()
     }
 
     /// The whole configuration as the text of one JSON object, secrets included: for the statement that stores it and
@@ -235,10 +227,10 @@ impl Config {
             "derived_name": self.derived_name(),
             "url": self.url,
             "events": self.events,
-            "secret": reveal(self.secrets.first()),
-            "method": method_name(self.method),
-            "format": "standard",
-            "encoding": "json",
+            "secret": reveal(self.secrets.first().map(|s| &s.secret)),
+            "method": word(Method::WORDS, self.method),
+            "format": word(Format::WORDS, self.format),
+            "encoding": word(Encoding::WORDS, self.encoding()),
             "headers": headers,
             "basic_auth_username": self.basic_auth_username,
             "basic_auth_password": reveal(self.basic_auth_password.as_ref()),
@@ -249,10 +241,12 @@ impl Config {
             "timeout": secs(&self.timeout),
             "max_in_flight": self.max_in_flight,
             "rate_limit": self.rate_limit,
-            "ordering": self.ordering.as_str(),
-            "signature": match self.signature { Scheme::Standard => "standard", Scheme::None => "none" },
+            "ordering": word(Ordering::WORDS, self.ordering),
+            "signature": word(Scheme::WORDS, self.signature),
             "is_active": self.is_active,
             "expands": self.expands,
+            "scope": self.scope,
+            "filter": self.filter,
         })
         .to_string()
     }
@@ -274,13 +268,17 @@ impl Config {
         let schedule = config.schedule(default);
         let url = checked_url(config.url.as_deref().unwrap_or_default(), true)?;
         let events = config.events.iter().map(|text| Pattern::parse(text)).collect::<Result<_>>()?;
+        let encoding = config.encoding();
         let password = config.basic_auth_password.unwrap_or_else(|| Secret::new(""));
         Ok(Endpoint {
             id,
             name: config.name.unwrap_or_default(),
             url,
             method: config.method,
+            format: config.format,
+            encoding,
             events,
+            is_selective: config.scope.is_some() || config.filter.is_some(),
             expands: config.expands,
             headers: config.headers,
             basic_auth: config.basic_auth_username.map(|username| (username, password)),
@@ -363,44 +361,6 @@ fn name(text: &str) -> Result<String> {
             .hint(format!("Use 1 to {MAX_NAME} bytes, no control characters, spaces only inside.")));
     }
     Ok(text.to_owned())
-}
-
-fn secret(text: &str) -> Result<Secret> {
-    let secret = Secret::new(text);
-    SigningKey::parse(&secret)?;
-    Ok(secret)
-}
-
-fn method(text: &str) -> Result<Method> {
-    Ok(match choice("method", text, &["POST", "PUT", "PATCH", "DELETE"], &["GET"])? {
-        "PUT" => Method::Put,
-        "PATCH" => Method::Patch,
-        "DELETE" => Method::Delete,
-        _ => Method::Post,
-    })
-}
-
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Patch => "PATCH",
-        Method::Delete => "DELETE",
-        Method::Get => "GET",
-    }
-}
-
-fn headers(value: &Value) -> Result<Vec<(String, Secret)>> {
-    let object = value.as_object().ok_or_else(|| wrong_type("headers", value, "an object"))?;
-    let header = |(name, value): (&String, &Value)| {
-        let value = value.as_str().ok_or_else(|| {
-            Error::invalid("header value must be a string")
-                .detail(format!("The header is {}.", excerpt(name)))
-                .hint("Write for example {\"x-api-key\": \"…\"}.")
-        })?;
-        Ok((name.clone(), Secret::new(value)))
-    };
-    object.iter().map(header).collect()
 }
 
 fn endpoint_state(word: &str) -> Result<State> {

@@ -13,8 +13,6 @@ pub enum Kind {
     InvalidValue,
     /// A null where a value is needed.
     NullValue,
-    /// A value of the contract that this version does not implement yet.
-    NotSupported,
     /// A name that must be unique is taken.
     Duplicate,
     /// Something that was named does not exist.

@@ -78,6 +78,8 @@ pub struct Event {
     pub traceparent: Option<String>,
     /// Set when the event is for this endpoint alone (`webhook_test`).
     pub target: Option<i64>,
+    /// Endpoints with a scope or a filter that it passes.
+    pub selected_by: Vec<i64>,
     /// Why its texts could not be read from the outbox. Such an event is never sent; its deliveries end dead.
     pub unreadable: Option<String>,
 }

@@ -1,7 +1,14 @@
-//! JSON text as PostgreSQL's `to_json` writes it, appended to a buffer, for the values a row is mostly made of.
+//! JSON text as PostgreSQL's `to_json` writes it, appended to a buffer, for the values a row is mostly made of; and JSON text
+//! taken apart without changing its parts.
 //!
 //! Texts are bytes in the database's encoding: all server encodings contain ASCII and use no ASCII byte inside a longer
 //! character, so escaping need not decode them. Times are PostgreSQL's: counted from 2000-01-01.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// Days from 0000-03-01 to 2000-01-01 in the proleptic Gregorian calendar.
 const EPOCH_DAYS: i64 = 730_425;
@@ -171,6 +178,57 @@ fn push_two(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&[b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]);
 }
 
+/// The members of an object, each value as it is written. Keeps their order, and names that come twice. `None` for anything
+/// else, and for names with half a surrogate pair, which PostgreSQL's json lets pass.
+pub fn members(text: &str) -> Option<Vec<(String, &str)>> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return None;
+    }
+    serde_json::from_str(text).ok().map(|Members(members)| members)
+}
+
+/// The items of an array, each as it is written. `None` for anything else.
+pub fn items(text: &str) -> Option<Vec<&str>> {
+    if !text.trim_ascii_start().starts_with('[') {
+        return None;
+    }
+    let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+    Some(items.into_iter().map(RawValue::get).collect())
+}
+
+/// A value as plain text: the contents of a string, nothing for null, JSON text for the rest. A string with half a surrogate
+/// pair is no text, and stays JSON.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let text = text.trim_ascii();
+    match text.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(text).map_or(Cow::Borrowed(text), Cow::Owned),
+        Some(b'n') => Cow::Borrowed(""),
+        _ => Cow::Borrowed(text),
+    }
+}
+
+struct Members<'a>(Vec<(String, &'a str)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    members.push((name, value.get()));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +238,21 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_parts_of_a_text_stay_as_they_are_written() {
+        let object = r#" {"b": 1.50, "a" : [ 1e400, "x" ], "b": null} "#;
+        let parts = members(object).unwrap();
+        let expected = [("b", "1.50"), ("a", r#"[ 1e400, "x" ]"#), ("b", "null")];
+        assert_eq!(parts.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>(), expected);
+        assert_eq!(items(parts[1].1).unwrap(), ["1e400", "\"x\""]);
+        assert_eq!((members("[1]"), items("{}"), items("nonsense")), (None, None, None));
+        for (text, expected) in
+            [(r#""\u00e9\n""#, "é\n"), ("null", ""), (" 1.50 ", "1.50"), (r#""\udc00""#, r#""\udc00""#)]
+        {
+            assert_eq!(plain(text), expected);
+        }
     }
 
     #[test]

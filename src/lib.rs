@@ -10,6 +10,7 @@
 //! and chance are arguments. `engine` decides, `http` owns sockets and threads, `pg` is the only user of pgrx.
 //! `docs/architecture.md` argues the design; `tests/architecture.rs` holds the walls.
 
+pub mod comparable;
 pub mod config;
 pub mod endpoint;
 pub mod error;
@@ -18,11 +19,14 @@ pub mod json;
 pub mod secret;
 pub mod settings;
 
+pub mod encoding;
+pub mod format;
 pub mod outcome;
 pub mod position;
 pub mod request;
 pub mod retry;
 pub mod signature;
+pub mod xml;
 
 pub mod engine;
 pub mod http;

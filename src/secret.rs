@@ -5,12 +5,29 @@ use std::fmt;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::event::Timestamp;
+
 /// What a Standard Webhooks signing secret begins with.
 pub const PREFIX: &str = "whsec_";
 
 /// A new signing secret: `whsec_` and the base64 of 32 bytes, which the caller draws from the operating system.
 pub fn generate(random: [u8; 32]) -> Secret {
     Secret(format!("{PREFIX}{}", BASE64_STANDARD.encode(random)))
+}
+
+/// A signing secret, which may be on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningSecret {
+    /// The secret.
+    pub secret: Secret,
+    /// From here on it signs no more.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl From<Secret> for SigningSecret {
+    fn from(secret: Secret) -> Self {
+        Self { secret, expires_at: None }
+    }
 }
 
 /// A secret text: a signing secret, a password or a header value. `Debug` and `Display` print `***`.

@@ -1,16 +1,22 @@
-//! Signatures, judged by the official Standard Webhooks library.
+//! Signatures, judged by the official Standard Webhooks library; tests/ecosystems.rs asks the libraries of the others.
 
 // clippy.toml opens these in test functions only, and helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use proptest::prelude::*;
+use webhook_pg::endpoint::Scheme;
 use webhook_pg::secret::{self, Secret};
-use webhook_pg::signature::{SigningKey, header};
+use webhook_pg::signature::{SigningKey, generate_private, header, public_key};
 
 const ID: &str = "0199d3f6-7a5e-7cc1-8000-0123456789ab";
 
 fn key(secret: &Secret) -> SigningKey {
-    SigningKey::parse(secret).unwrap()
+    SigningKey::parse(Scheme::Standard, secret).unwrap()
+}
+
+/// The header's value, by these secrets.
+fn value(scheme: Scheme, secrets: &[&Secret], body: &[u8]) -> String {
+    header(scheme, secrets, ID, 1_000_000, body).unwrap().unwrap().1
 }
 
 /// Asks the official library, at a clock that agrees with the timestamp.
@@ -65,11 +71,25 @@ proptest! {
 fn during_a_rotation_both_secrets_verify_and_the_newest_comes_first() {
     let (old, new) = (secret::generate([1; 32]), secret::generate([2; 32]));
     let timestamp = now();
-    let both = header(&[key(&new), key(&old)], ID, timestamp, b"{}");
+    let (_, both) = header(Scheme::Standard, &[&new, &old], ID, timestamp, b"{}").unwrap().unwrap();
     assert!(verifies(&old, &both, timestamp, b"{}"));
     assert!(verifies(&new, &both, timestamp, b"{}"));
     assert!(!verifies(&secret::generate([3; 32]), &both, timestamp, b"{}"));
     assert_eq!(both.split(' ').next().unwrap(), key(&new).sign(ID, timestamp, b"{}"));
+}
+
+#[test]
+fn each_scheme_rotates_as_far_as_its_header_has_room() {
+    let (old, new) = (secret::generate([1; 32]), secret::generate([2; 32]));
+    let alone = |scheme, secret: &Secret| value(scheme, &[secret], b"{}");
+    for scheme in [Scheme::Github, Scheme::Shopify] {
+        assert_eq!(value(scheme, &[&new, &old], b"{}"), alone(scheme, &new));
+    }
+    let old_part = alone(Scheme::Stripe, &old).replace("t=1000000", "");
+    assert_eq!(value(Scheme::Stripe, &[&new, &old], b"{}"), alone(Scheme::Stripe, &new) + &old_part);
+    let (old, new) = (generate_private([1; 32]).unwrap(), generate_private([2; 32]).unwrap());
+    let both = format!("{} {}", alone(Scheme::Ed25519, &new), alone(Scheme::Ed25519, &old));
+    assert_eq!(value(Scheme::Ed25519, &[&new, &old], b"{}"), both);
 }
 
 #[test]
@@ -80,13 +100,44 @@ fn the_published_vector_of_the_specification_is_met() {
 }
 
 #[test]
+fn a_private_key_shows_its_public_key_with_or_without_carrying_it() {
+    // RFC 8032, section 7.1, test 1.
+    let seed = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+    let both =
+        "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg==";
+    for secret in [seed, both] {
+        let public = public_key(&Secret::new(secret)).unwrap();
+        assert_eq!(public, "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
+    }
+    assert_eq!(public_key(&secret::generate([1; 32])), None);
+    assert!(public_key(&generate_private([7; 32]).unwrap()).is_some());
+}
+
+#[test]
 fn a_malformed_secret_is_refused_and_never_repeated() {
     let short = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La";
     let long = format!("whsec_{}", "QUJD".repeat(22));
-    for bad in
-        ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_no base64!", "whsk_QUJD", short, &long]
-    {
-        let error = SigningKey::parse(&Secret::new(bad)).unwrap_err();
+    // The seed of one key with the public key of another.
+    let mixed = {
+        let [one, other] = [[1; 32], [2; 32]].map(|seed| generate_private(seed).unwrap().reveal().to_owned());
+        format!("{}{}", &one[..48], &other[48..])
+    };
+    for (scheme, bad) in [
+        (Scheme::Standard, ""),
+        (Scheme::Standard, "whsec_"),
+        (Scheme::Standard, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        (Scheme::Standard, "whsec_no base64!"),
+        (Scheme::Standard, "whsk_QUJD"),
+        (Scheme::Standard, short),
+        (Scheme::Standard, &long),
+        (Scheme::Ed25519, "whsk_QUJD"),
+        (Scheme::Ed25519, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        (Scheme::Ed25519, &mixed),
+        (Scheme::Github, "short"),
+        (Scheme::Stripe, "line\nbreak"),
+        (Scheme::Shopify, "schlüssel"),
+    ] {
+        let error = SigningKey::parse(scheme, &Secret::new(bad)).unwrap_err();
         let text = format!("{error:?}");
         assert!(bad.len() < 7 || !text.contains(&bad[6..]), "{text} repeats the secret");
     }

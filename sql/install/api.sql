@@ -13,7 +13,11 @@ CREATE FUNCTION webhook.checked_config(stored text, changes text) RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'checked_config_wrapper';
 CREATE FUNCTION webhook.check_event_type(type text) RETURNS void
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'check_event_type_wrapper';
-CREATE FUNCTION webhook.new_secret() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_secret_wrapper';
+CREATE FUNCTION webhook.new_secret(signature text) RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_secret_wrapper';
+-- The public key of a private one; null for any other secret.
+CREATE FUNCTION webhook.public_key(secret text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'public_key_wrapper';
+-- JSON text that jsonb takes, for scope and filter: src/comparable.rs.
+CREATE FUNCTION webhook.comparable(text text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'comparable_wrapper';
 CREATE FUNCTION webhook.new_event_id() RETURNS uuid LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_event_id_wrapper';
 CREATE FUNCTION webhook.max_payload_bytes() RETURNS bigint
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'max_payload_bytes_wrapper';
@@ -50,14 +54,17 @@ SET search_path = pg_catalog, pg_temp AS $$
         ELSE value END
 $$;
 
--- Changes with all times in seconds.
-CREATE FUNCTION webhook.with_seconds(changes jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE
+-- Changes as src/config.rs reads them: all times in seconds, the scope as text, in which numbers stay as they are.
+CREATE FUNCTION webhook.readable(changes jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     parameter text;
 BEGIN
     IF jsonb_typeof(changes) IS DISTINCT FROM 'object' THEN
         RETURN changes;
+    END IF;
+    IF changes ? 'scope' THEN
+        changes := jsonb_set(changes, '{scope}', coalesce(to_jsonb(changes ->> 'scope'), 'null'));
     END IF;
     FOREACH parameter IN ARRAY '{attempt_interval,timeout}'::text[] LOOP
         IF changes ? parameter THEN
@@ -73,14 +80,15 @@ BEGIN
 END $$;
 
 -- An endpoint's whole configuration, secrets included, times in seconds: what src/config.rs reads. `secrets` are the
--- signing secrets in force, newest first.
+-- signing secrets in force, newest first, and when they expire, in microseconds since 1970: the worker forgets them in time
+-- without reading anew.
 CREATE FUNCTION webhook.stored_config(endpoint webhook.endpoint) RETURNS jsonb LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
         'name', endpoint.name, 'url', endpoint.url, 'events', endpoint.events, 'method', endpoint.method,
         'format', endpoint.format, 'encoding', endpoint.encoding, 'signature', endpoint.signature,
         'ordering', endpoint.ordering, 'basic_auth_username', endpoint.basic_auth_username,
-        'scope', endpoint.scope, 'filter', endpoint.filter, 'expands', endpoint.expands,
+        'scope', endpoint.scope::text, 'filter', endpoint.filter, 'expands', endpoint.expands,
         'max_attempts', endpoint.max_attempts, 'max_in_flight', endpoint.max_in_flight,
         'rate_limit', endpoint.rate_limit, 'is_active', endpoint.state <> 'inactive',
         'attempt_interval', extract(epoch FROM endpoint.attempt_interval),
@@ -90,7 +98,8 @@ SET search_path = pg_catalog, pg_temp AS $$
                FROM unnest(endpoint.retry_schedule) WITH ORDINALITY AS list (wait, n)) END,
         'headers', coalesce(jsonb_object_agg(s.name, s.value) FILTER (WHERE s.kind = 'header'), '{}'),
         'basic_auth_password', max(s.value) FILTER (WHERE s.kind = 'password'),
-        'secrets', coalesce(jsonb_agg(s.value ORDER BY s.created_at DESC)
+        'secrets', coalesce(jsonb_agg(jsonb_build_object('value', s.value,
+                'expires_at', (extract(epoch FROM s.expires_at) * 1000000)::bigint) ORDER BY s.created_at DESC)
             FILTER (WHERE s.kind = 'signing' AND (s.expires_at IS NULL OR s.expires_at > now())), '[]'))
       FROM webhook.endpoint_secret AS s
      WHERE s.endpoint_id = endpoint.id
@@ -166,13 +175,13 @@ BEGIN
     PERFORM webhook.announce_listener();
     LOOP
         INSERT INTO webhook.endpoint (owner, name, state, url, events, method, format, encoding, signature, ordering,
-            header_names, basic_auth_username, max_attempts, max_in_flight, rate_limit, attempt_interval, retry_schedule,
-            timeout, expands)
+            header_names, basic_auth_username, max_attempts, max_in_flight, rate_limit, attempt_interval, retry_schedule, timeout, expands,
+            scope, filter)
         SELECT webhook.caller(), new_name, CASE WHEN active THEN 'active' ELSE 'inactive' END,
                c.url, c.events, c.method, c.format, c.encoding, c.signature, c.ordering,
                ARRAY(SELECT jsonb_object_keys(config -> 'headers')), c.basic_auth_username,
-               c.max_attempts, c.max_in_flight, c.rate_limit, c.attempt_interval, c.retry_schedule, c.timeout,
-               c.expands
+               c.max_attempts, c.max_in_flight, c.rate_limit, c.attempt_interval, c.retry_schedule, c.timeout, c.expands,
+               (config ->> 'scope')::jsonb, c.filter
           FROM jsonb_populate_record(NULL::webhook.endpoint, config) AS c
         ON CONFLICT (name) DO NOTHING
         RETURNING id INTO new_id;
@@ -204,7 +213,9 @@ SET search_path = pg_catalog, pg_temp AS $$
      WHERE 'basic_auth_password' = ANY (parameters) AND config ->> 'basic_auth_password' IS NOT NULL
     UNION ALL
     SELECT endpoint, 'signing', '', config ->> 'secret'
-     WHERE 'secret' = ANY (parameters) AND config ->> 'secret' IS NOT NULL
+     WHERE 'secret' = ANY (parameters) AND config ->> 'secret' IS NOT NULL;
+    UPDATE webhook.endpoint AS e SET public_key = webhook.public_key(config ->> 'secret')
+     WHERE e.id = endpoint AND 'secret' = ANY (parameters)
 $$;
 
 -- The endpoint gets the events of transactions that have not committed now, this one included.
@@ -217,10 +228,10 @@ $$;
 CREATE FUNCTION webhook.register(config jsonb, OUT id bigint, OUT secret text) LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    checked jsonb := webhook.checked_config(NULL, webhook.with_seconds(config)::text);
+    checked jsonb := webhook.checked_config(NULL, webhook.readable(config)::text);
 BEGIN
     IF checked ->> 'signature' <> 'none' THEN
-        secret := coalesce(checked ->> 'secret', webhook.new_secret());
+        secret := coalesce(checked ->> 'secret', webhook.new_secret(checked ->> 'signature'));
         checked := jsonb_set(checked, '{secret}', to_jsonb(secret));
     END IF;
     id := webhook.insert_endpoint(checked);
@@ -246,13 +257,22 @@ RETURNS TABLE (id bigint, secret text) LANGUAGE sql VOLATILE SECURITY DEFINER SE
         'rate_limit', $19, 'ordering', $20, 'signature', $21, 'is_active', $22)) AS new
 $$;
 
-CREATE FUNCTION webhook_update(endpoint bigint, changes jsonb) RETURNS void LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION webhook_update(endpoint bigint, changes jsonb) RETURNS void LANGUAGE sql VOLATILE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT webhook.change(webhook.endpoint_to_change(endpoint), changes)
+$$;
+
+-- What changes nothing writes nothing.
+CREATE FUNCTION webhook.change(old webhook.endpoint, changes jsonb) RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    old webhook.endpoint := webhook.endpoint_to_change(endpoint);
-    checked jsonb := webhook.checked_config(webhook.stored_config(old)::text,
-                                            coalesce(webhook.with_seconds(changes), 'null')::text);
+    endpoint bigint := old.id;
+    stored text := webhook.stored_config(old);
+    checked jsonb := webhook.checked_config(stored, coalesce(webhook.readable(changes), 'null')::text);
 BEGIN
+    IF NOT changes ? 'secret' AND checked = webhook.checked_config(stored, '{}')::jsonb THEN
+        RETURN;
+    END IF;
     IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.name = checked ->> 'name' AND e.id <> endpoint) THEN
         PERFORM webhook.refuse_name(checked ->> 'name');
     END IF;
@@ -263,7 +283,8 @@ BEGIN
            header_names = ARRAY(SELECT jsonb_object_keys(checked -> 'headers')),
            basic_auth_username = c.basic_auth_username, max_attempts = c.max_attempts,
            max_in_flight = c.max_in_flight, rate_limit = c.rate_limit, attempt_interval = c.attempt_interval,
-           retry_schedule = c.retry_schedule, timeout = c.timeout, expands = c.expands
+           retry_schedule = c.retry_schedule, timeout = c.timeout, expands = c.expands,
+           scope = (checked ->> 'scope')::jsonb, filter = c.filter
       FROM jsonb_populate_record(NULL::webhook.endpoint, checked) AS c
      WHERE e.id = endpoint;
     -- A new chance: it may be another receiver.
@@ -329,119 +350,4 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state', MESSAGE = 'endpoint is inactive',
         DETAIL = format('The endpoint is %s.', endpoint),
         HINT = format('Activate it: SELECT webhook_update(%s, ''{"is_active": true}'').', endpoint);
-END $$;
-
--- ---- Events --------------------------------------------------------------------------------------------------------
-
--- Appends an event to the outbox. The transaction's id is taken before the sequence number, as positions need it.
-CREATE FUNCTION webhook.append_event(id uuid, type text, key text, data text, target bigint) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    xid xid8 := pg_current_xact_id();
-    thin boolean := octet_length(data) > webhook.max_payload_bytes();
-BEGIN
-    INSERT INTO webhook.outbox (xid, seq, occurred_at, target, id, truncated, type, key, data, context, traceparent)
-    VALUES (xid, nextval('webhook.outbox_seq'), clock_timestamp(), target, id, thin, type, key,
-            CASE WHEN NOT thin THEN data END,
-            nullif(current_setting('webhook_pg.context', true), ''),
-            nullif(current_setting('webhook_pg.traceparent', true), ''));
-    PERFORM webhook.wake();
-END $$;
-
-CREATE FUNCTION webhook_send(type text, data json, key text DEFAULT NULL, idempotency_key text DEFAULT NULL) RETURNS uuid
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    new_id uuid := webhook.new_event_id();
-    first_id uuid;
-BEGIN
-    IF type IS NULL OR data IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
-            MESSAGE = CASE WHEN type IS NULL THEN 'type must not be null' ELSE 'data must not be null' END,
-            HINT = CASE WHEN type IS NULL THEN 'Write for example contact.created.'
-                        ELSE 'For the JSON value null write ''null''::json.' END;
-    END IF;
-    PERFORM webhook.check_event_type(type);
-    IF octet_length(key) > 1024 THEN
-        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'key is too long',
-            DETAIL = format('It has %s bytes.', octet_length(key)), HINT = 'Use at most 1024 bytes.';
-    END IF;
-    IF idempotency_key IS NOT NULL THEN
-        IF octet_length(idempotency_key) NOT BETWEEN 1 AND 255 THEN
-            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'idempotency_key has a wrong length',
-                DETAIL = format('It has %s bytes.', octet_length(idempotency_key)), HINT = 'Use 1 to 255 bytes.';
-        END IF;
-        LOOP
-            -- Waits for another transaction that sends under this key.
-            INSERT INTO webhook.idempotency (key, event_id) VALUES (idempotency_key, new_id) ON CONFLICT DO NOTHING;
-            EXIT WHEN FOUND;
-            SELECT i.event_id INTO first_id FROM webhook.idempotency AS i WHERE i.key = idempotency_key;
-            IF FOUND THEN
-                RETURN first_id;
-            END IF;
-        END LOOP;
-    END IF;
-    PERFORM webhook.append_event(new_id, type, to_json(key)::text, data::text, NULL);
-    RETURN new_id;
-END $$;
-
-CREATE FUNCTION webhook_test(endpoint bigint) RETURNS uuid LANGUAGE plpgsql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    receiver webhook.endpoint := webhook.endpoint_to_change(endpoint);
-    new_id uuid := webhook.new_event_id();
-BEGIN
-    IF receiver.state = 'inactive' THEN
-        PERFORM webhook.refuse_inactive(endpoint);
-    END IF;
-    PERFORM webhook.append_event(new_id, 'webhook.ping', NULL, json_build_object('endpoint', receiver.name)::text, endpoint);
-    RETURN new_id;
-END $$;
-
--- ---- Deliveries ----------------------------------------------------------------------------------------------------
-
--- The delivery's endpoint may be gone, but if it is there the caller must be allowed to change it.
-CREATE FUNCTION webhook.delivery_to_change(delivery bigint) RETURNS webhook.delivery LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    old webhook.delivery;
-BEGIN
-    SELECT * INTO old FROM webhook.delivery AS d WHERE d.id = delivery FOR UPDATE;
-    IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = old.endpoint_id
-                AND NOT pg_has_role(webhook.caller(), e.owner::oid, 'MEMBER')) THEN
-        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'delivery belongs to the endpoint of another role',
-            DETAIL = format('The delivery is %s, the endpoint %s.', delivery, old.endpoint_id),
-            HINT = 'Only the endpoint''s owner, members of that role and superusers may change it.';
-    END IF;
-    RETURN old;
-END $$;
-
--- True: the delivery will be tried now; attempts count on, the schedule begins anew. What was delivered, or whose
--- endpoint is gone, is left alone.
-CREATE FUNCTION webhook_retry(delivery bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    old webhook.delivery := webhook.delivery_to_change(delivery);
-BEGIN
-    UPDATE webhook.delivery AS d
-       SET state = 'pending', next_attempt_at = clock_timestamp(), finished_at = NULL, attempts_before = d.attempts
-     WHERE d.id = old.id AND d.state <> 'delivered'
-       AND EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = d.endpoint_id);
-    IF FOUND THEN
-        PERFORM webhook.recheck();
-    END IF;
-    RETURN FOUND;
-END $$;
-
--- True: the delivery was pending and will not be tried again.
-CREATE FUNCTION webhook_cancel(delivery bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    old webhook.delivery := webhook.delivery_to_change(delivery);
-BEGIN
-    UPDATE webhook.delivery AS d SET state = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
-     WHERE d.id = old.id AND d.state = 'pending';
-    IF FOUND THEN
-        PERFORM webhook.recheck();
-    END IF;
-    RETURN FOUND;
 END $$;

@@ -58,6 +58,7 @@ CREATE TABLE webhook.endpoint (
     encoding            text NOT NULL,
     signature           text NOT NULL,
     ordering            text NOT NULL,
+    public_key          text,          -- of the newest signing secret, if it is a private key
     header_names        text[] NOT NULL DEFAULT '{}',
     basic_auth_username text,
     scope               jsonb,
@@ -81,6 +82,13 @@ CREATE TABLE webhook.endpoint_secret (
 );
 CREATE INDEX endpoint_secret_by_endpoint ON webhook.endpoint_secret (endpoint_id);
 ALTER TABLE webhook.endpoint_secret ENABLE ROW LEVEL SECURITY;
+
+-- How often an endpoint's filter could not tell whether it wants an event.
+CREATE TABLE webhook.filter_error (
+    endpoint_id bigint PRIMARY KEY REFERENCES webhook.endpoint (id) ON DELETE CASCADE,
+    errors      bigint NOT NULL,
+    last_at     timestamptz NOT NULL
+);
 
 -- The log of events. Writers only append; the worker reads it from positions. The transaction's id is taken before
 -- the sequence number, which is taken after the row lock: sequence order is causal per row.

@@ -14,7 +14,7 @@ SELECT e.id, e.name, e.state, e.disabled_reason, e.url, e.events,
             THEN '***' END AS basic_auth_password,
        e.scope, e.filter, e.expands, e.max_attempts, e.attempt_interval, e.retry_schedule, e.timeout, e.max_in_flight,
        e.rate_limit, e.ordering, e.signature, e.state OPERATOR(pg_catalog.<>) 'inactive' AS is_active,
-       NULL::pg_catalog.text AS public_key, e.owner, e.created_at, e.modified_at
+       e.public_key, e.owner, e.created_at, e.modified_at
   FROM webhook.endpoint AS e;
 
 -- json, not jsonb: the exact text of the row.
@@ -113,6 +113,13 @@ BEGIN
              ORDER BY e.id LIMIT 100) AS e;
     RETURN QUERY SELECT 'secrets', n = 0, CASE WHEN n = 0 THEN 'Every endpoint has its secrets.'
         ELSE format('Secrets are missing, as after a restore: %s. Give them by webhook_update.', names) END;
+
+    -- Bad as long as the last failure is fresh.
+    SELECT count(*), string_agg(format('%s (%s, last %s)', e.name, f.errors, f.last_at), ', ' ORDER BY e.id), max(f.last_at) INTO n, names, oldest
+      FROM (SELECT * FROM webhook.filter_error ORDER BY last_at DESC LIMIT 100) AS f
+      JOIN webhook.endpoint AS e ON e.id = f.endpoint_id;
+    RETURN QUERY SELECT 'filters', coalesce(oldest < now() - interval '1 hour', true), CASE WHEN n = 0 THEN 'No filter has failed.'
+        ELSE format('Filters failed on events, which were not sent: %s. See webhook.endpoints, and strict or lax mode of jsonpath.', names) END;
 
     SELECT count(*) INTO n
       FROM (SELECT FROM webhook.delivery WHERE state = 'dead' LIMIT 10000) AS d;

@@ -11,10 +11,6 @@ pub(super) fn null(key: &str) -> Error {
     Error::new(Kind::NullValue, format!("{key} must not be null")).hint(format!("Give {key} a value."))
 }
 
-pub(super) fn not_supported(key: &str) -> Error {
-    Error::new(Kind::NotSupported, format!("{key} is not supported yet"))
-}
-
 /// Text from outside for a DETAIL: quoted, escaped and short.
 pub(super) fn excerpt(text: &str) -> String {
     const CHARS: usize = 100;
@@ -49,6 +45,10 @@ pub(super) fn object(what: &str, text: &str) -> Result<Map<String, Value>> {
         _ => Err(Error::invalid(format!("{what} must be a JSON object"))
             .hint("Write for example {\"max_attempts\": 5}.")),
     }
+}
+
+pub(super) fn object_of<'a>(key: &str, value: &'a Value) -> Result<&'a Map<String, Value>> {
+    value.as_object().ok_or_else(|| wrong_type(key, value, "an object"))
 }
 
 pub(super) fn string<'a>(key: &str, value: &'a Value) -> Result<&'a str> {
@@ -110,17 +110,13 @@ pub(super) fn seconds(key: &str, value: &Value, (min, max): (f64, f64)) -> Resul
         .ok_or_else(|| out_of_range(key, value, format!("Give an interval from {min} s to {max} s.")))
 }
 
-/// One value out of a list: `now` works, `later` is of the contract but not done yet.
-pub(super) fn choice<'a>(key: &str, value: &'a str, now: &[&str], later: &[&str]) -> Result<&'a str> {
-    if now.contains(&value) {
-        return Ok(value);
-    }
-    let detail = format!("The value is {}.", excerpt(value));
-    if later.contains(&value) {
-        return Err(not_supported(&format!("{key} {value}"))
-            .detail(detail)
-            .hint(format!("What works now: {}.", now.join(", "))));
-    }
-    let known = [now, later].concat().join(", ");
-    Err(Error::invalid(format!("{key} is unknown")).detail(detail).hint(format!("Use one of: {known}.")))
+/// One of the words of a parameter.
+pub(super) fn one_of<T: Copy>(key: &str, value: &Value, words: &[(&str, T)]) -> Result<T> {
+    let text = string(key, value)?;
+    words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        Error::invalid(format!("{key} is unknown"))
+            .detail(format!("The value is {}.", excerpt(text)))
+            .hint(format!("Use one of: {}.", known.join(", ")))
+    })
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::signature;
 
 const URL: &str = r#""url": "https://example.com/hook""#;
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -13,7 +14,9 @@ fn stored(config: &Config) -> String {
     let mut object = object("configuration", &config.to_json()).unwrap();
     let secret = object.remove("secret").unwrap();
     object.remove("derived_name");
-    object.insert("secrets".to_owned(), json!(secret.as_str().into_iter().collect::<Vec<_>>()));
+    let secrets: Vec<_> =
+        secret.as_str().map(|s| json!({ "value": s, "expires_at": null })).into_iter().collect();
+    object.insert("secrets".to_owned(), secrets.into());
     Value::Object(object).to_string()
 }
 
@@ -41,7 +44,8 @@ fn what_is_stored_reads_back_as_it_was() {
     let config = register(&format!(
         r#""name": "crm", "events": ["contact.*", "*.deleted"], "secret": "{SECRET}", "method": "PUT",
            "headers": {{"X-Api-Key": "hush"}}, "basic_auth_username": "u", "basic_auth_password": "p",
-           "max_attempts": 4, "retry_schedule": [0.25, 60], "timeout": 2.5, "max_in_flight": 3, "rate_limit": 20, "ordering": "key", "is_active": false"#
+           "max_attempts": 4, "retry_schedule": [0.25, 60], "timeout": 2.5, "max_in_flight": 3, "rate_limit": 20, "ordering": "key", "is_active": false,
+           "format": "row", "encoding": "xml", "scope": "{{\"a\": 1}}", "filter": "$.a == 1""#
     ))
     .unwrap();
     assert_eq!(Config::changed(Some(&stored(&config)), "{}", false).unwrap(), config);
@@ -62,6 +66,14 @@ fn a_value_that_can_never_be_right_is_refused_with_a_hint() {
         r#""method": "post""#,
         r#""format": "yaml""#,
         r#""encoding": "protobuf""#,
+        r#""format": "cloudevents", "encoding": "xml""#,
+        r#""format": "cloudevents-binary", "encoding": "form""#,
+        r#""format": "cloudevents", "method": "GET""#,
+        r#""format": "cloudevents-binary", "headers": {"CE-Id": "1"}"#,
+        r#""method": "GET", "encoding": "json""#,
+        r#""scope": "[]""#,
+        r#""scope": 5"#,
+        r#""filter": 5"#,
         r#""headers": []"#,
         r#""headers": {"a": 1}"#,
         r#""headers": {"a b": "c"}"#,
@@ -99,23 +111,6 @@ fn a_value_that_can_never_be_right_is_refused_with_a_hint() {
         r#""colour": "blue""#,
     ] {
         assert_eq!(refused(bad).kind, Kind::InvalidValue, "{bad}");
-    }
-}
-
-#[test]
-fn what_comes_later_is_refused_as_not_supported_yet() {
-    for later in [
-        r#""format": "postback""#,
-        r#""format": "cloudevents-binary""#,
-        r#""encoding": "form""#,
-        r#""method": "GET""#,
-        r#""signature": "ed25519""#,
-        r#""scope": {"location_id": 1}"#,
-        r#""filter": "$.a""#,
-    ] {
-        let error = refused(later);
-        assert_eq!(error.kind, Kind::NotSupported, "{later}");
-        assert!(error.hint.is_some(), "{later} has no hint");
     }
 }
 
@@ -183,6 +178,62 @@ fn signing_needs_a_secret_when_it_begins() {
 }
 
 #[test]
+fn a_secret_must_fit_the_signature() {
+    let private = signature::generate_private([7; 32]).unwrap();
+    for (scheme, secret, fits) in [
+        ("standard", SECRET, true),
+        ("standard", private.reveal(), false),
+        ("ed25519", SECRET, false),
+        ("ed25519", private.reveal(), true),
+        ("github", SECRET, true),
+        ("stripe", "any8char", true),
+        ("shopify", "short", false),
+        ("github", "has a space in it", false),
+        ("none", "anything", true),
+    ] {
+        let result = register(&format!(r#""signature": "{scheme}", "secret": "{secret}""#));
+        assert_eq!(result.is_ok(), fits, "{scheme} {secret}");
+    }
+    let old = stored(&register(&format!(r#""secret": "{SECRET}""#)).unwrap());
+    assert!(Config::changed(Some(&old), r#"{"signature": "stripe"}"#, false).is_ok());
+    assert!(Config::changed(Some(&old), r#"{"signature": "ed25519"}"#, false).is_err());
+}
+
+#[test]
+fn an_encoding_that_nobody_named_follows_the_format_and_the_method() {
+    let encoding = |stored: Option<&str>, changes: &str| {
+        Config::changed(stored, changes, false).map(|config| config.encoding()).ok()
+    };
+    let old = stored(&register(r#""signature": "none""#).unwrap());
+    assert_eq!(encoding(Some(&old), r#"{"format": "postback"}"#), Some(Encoding::Form));
+    assert_eq!(encoding(Some(&old), r#"{"method": "GET"}"#), Some(Encoding::Form));
+    let xml = stored(&register(r#""encoding": "xml", "signature": "none""#).unwrap());
+    assert_eq!(encoding(Some(&xml), r#"{"format": "postback"}"#), Some(Encoding::Xml));
+    assert_eq!(encoding(Some(&xml), r#"{"method": "GET"}"#), None);
+    assert_eq!(encoding(Some(&xml), r#"{"method": "GET", "encoding": null}"#), Some(Encoding::Form));
+}
+
+#[test]
+fn every_format_goes_with_the_encodings_and_methods_that_make_sense() {
+    let mut accepted = 0;
+    for (format, _) in Format::WORDS {
+        for (encoding, _) in Encoding::WORDS {
+            for (method, _) in Method::WORDS {
+                let result = register(&format!(
+                    r#""format": "{format}", "encoding": "{encoding}", "method": "{method}""#
+                ));
+                match result {
+                    Ok(_) => accepted += 1,
+                    Err(error) => assert!(error.kind == Kind::InvalidValue && error.hint.is_some()),
+                }
+            }
+        }
+    }
+    // Three formats in three encodings by four methods, two of CloudEvents in JSON; and GET has three, always as a form.
+    assert_eq!(accepted, 3 * 3 * 4 + 2 * 4 + 3);
+}
+
+#[test]
 fn attempts_follow_from_the_retry_parameters() {
     let default = Schedule::new([1, 2, 3].map(Duration::from_secs).to_vec());
     let attempts = |parameters: &str| {
@@ -199,9 +250,12 @@ fn attempts_follow_from_the_retry_parameters() {
 
 #[test]
 fn an_endpoint_gets_every_signing_secret_in_order() {
-    let config = format!(r#"{{{URL}, "name": "crm", "secrets": ["{SECRET}", "whsec_old"]}}"#);
+    let config = format!(
+        r#"{{{URL}, "name": "crm", "secrets": [{{"value": "{SECRET}"}}, {{"value": "whsec_old", "expires_at": 5}}]}}"#
+    );
     let endpoint = Config::endpoint(7, "paused", &config, &Schedule::new(Vec::new())).unwrap();
-    assert_eq!(endpoint.secrets, [Secret::new(SECRET), Secret::new("whsec_old")]);
+    let old = SigningSecret { secret: Secret::new("whsec_old"), expires_at: Some(5) };
+    assert_eq!(endpoint.secrets, [Secret::new(SECRET).into(), old]);
     assert_eq!((endpoint.id, endpoint.state), (7, State::Paused));
 }
 

@@ -98,14 +98,19 @@ impl Client {
             scheme => return Err(Failure::new(Fault::Egress, format!("{scheme} is not allowed"))),
         }
         let config = |message: String| Failure::new(Fault::Config, message);
-        let request = request::build(&job.endpoint, &job.event, now).map_err(|e| config(e.to_string()))?;
+        let request =
+            request::build(&job.endpoint, &job.event, job.attempt, now).map_err(|e| config(e.to_string()))?;
         let agent = self.agent(url, job.timeout)?;
-        let mut builder = ureq::http::Request::builder().method(request.method).uri(one_reading(url)?);
+        let mut builder =
+            ureq::http::Request::builder().method(request.method).uri(one_reading(&request.url)?);
         for (name, value) in &request.headers {
             builder = builder.header(name, value);
         }
-        let request = builder.body(&request.body).map_err(|e| config(e.to_string()))?;
-        let response = agent.run(request).map_err(Failure::of)?;
+        let response = match &request.body {
+            Some(body) => agent.run(builder.body(body).map_err(|e| config(e.to_string()))?),
+            None => agent.run(builder.body(()).map_err(|e| config(e.to_string()))?),
+        };
+        let response = response.map_err(Failure::of)?;
         let headers = response.headers();
         if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
             // RFC 9112, section 6.3: where such a message ends is a matter of opinion, so nothing may follow it.

@@ -8,10 +8,11 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use super::encoding::Text;
 use super::{guc, wake};
-use crate::config::{self, Config};
+use crate::config::{self, Config, postback};
 use crate::error::{Error, Kind};
 use crate::position::Snapshot;
-use crate::secret;
+use crate::secret::{self, Secret};
+use crate::signature;
 
 /// The role that called: what SET ROLE says, outside of all SECURITY DEFINER functions.
 #[pg_extern(sql = false)]
@@ -52,8 +53,37 @@ fn random<const N: usize>() -> Result<[u8; N], ErrorReport> {
 }
 
 #[pg_extern(sql = false)]
-fn new_secret() -> Result<String, ErrorReport> {
-    Ok(secret::generate(random()?).reveal().to_owned())
+fn new_secret(signature: Text) -> Result<Text, ErrorReport> {
+    let secret = match signature.plain().as_str() {
+        "ed25519" => signature::generate_private(random()?)?,
+        _ => secret::generate(random()?),
+    };
+    Ok(Text::of(secret.reveal()))
+}
+
+/// The public key of a private one.
+#[pg_extern(sql = false)]
+fn public_key(secret: Text) -> Option<Text> {
+    signature::public_key(&Secret::new(secret.plain())).as_deref().map(Text::of)
+}
+
+/// JSON text that jsonb takes.
+#[pg_extern(sql = false)]
+fn comparable(text: Text) -> Text {
+    Text::of(&crate::comparable::comparable(&text.json()))
+}
+
+/// What a postback configuration changes.
+#[pg_extern(sql = false)]
+fn postback_changes(stored: Option<Text>, postback: Option<Text>) -> Result<Text, ErrorReport> {
+    let (stored, postback) = (stored.map(|text| text.json()), postback.map(|text| text.json()));
+    Ok(Text::of(&postback::changes(stored.as_deref(), postback.as_deref().unwrap_or("null"))?))
+}
+
+/// An endpoint in the shape of a postback configuration.
+#[pg_extern(sql = false)]
+fn postback_answer(id: i64, stored: Text, created: i64, modified: i64) -> Result<Text, ErrorReport> {
+    Ok(Text::of(&postback::answer(id, &stored.json(), created, modified)?))
 }
 
 /// A UUID of version 7.

@@ -14,8 +14,10 @@ mod encoding;
 mod expansion;
 pub mod guc;
 pub mod launcher;
+mod preview;
 pub mod report;
 mod rows;
+mod selection;
 pub mod statement;
 pub mod store;
 mod table;
@@ -34,7 +36,9 @@ use pgrx::prelude::*;
 extension_sql_file!("../../sql/install/tables.sql", name = "tables", bootstrap);
 extension_sql_file!("../../sql/install/capture.sql", name = "capture", requires = ["tables"]);
 extension_sql_file!("../../sql/install/api.sql", name = "api", requires = ["capture"]);
-extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["api"]);
+extension_sql_file!("../../sql/install/events.sql", name = "events", requires = ["api"]);
+extension_sql_file!("../../sql/install/config.sql", name = "config", requires = ["events"]);
+extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["config"]);
 extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["views"]);
 
 /// Runs when the library is loaded: by the postmaster, if it preloads it, else by the first session that needs it.

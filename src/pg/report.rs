@@ -10,7 +10,6 @@ fn sqlstate(kind: Kind) -> PgSqlErrorCode {
     match kind {
         Kind::InvalidValue => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         Kind::NullValue => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-        Kind::NotSupported => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         Kind::Duplicate => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
         Kind::Undefined => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
         Kind::UndefinedColumn => PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,

@@ -46,6 +46,7 @@ pub(super) fn event(row: &SpiHeapTupleData<'_>, first: usize) -> Event {
         target: cell(row, first + 3),
         id: uuid::Uuid::from_bytes(*id.as_bytes()),
         truncated: required(row, first + 5),
+        selected_by: Vec::new(),
         unreadable: None,
         event_type: fine(text(6).ok_or("unexpected null")),
         operation: text(7).as_deref().and_then(Operation::parse),

@@ -1,5 +1,6 @@
 //! The engine's store: the statements of `sql/statements/`, run through SPI in short transactions.
 
+mod fetching;
 mod reading;
 
 use pgrx::datum::DatumWithOid;
@@ -11,6 +12,7 @@ use self::reading::SpiReading;
 use super::deliveries;
 use super::durability::Durability;
 use super::rows::*;
+use super::selection::Selection;
 use super::statement::Statement;
 use super::transaction::transaction;
 use crate::engine::{Ledger, Reading, Settled, Store};
@@ -54,6 +56,7 @@ struct Statements {
 pub struct SpiStore {
     statements: Statements,
     durability: Durability,
+    selection: Selection,
     /// The setting `retry_schedule`, which `max_attempts` of an endpoint cuts or repeats.
     schedule: Schedule,
     log_attempts: LogAttempts,
@@ -89,6 +92,7 @@ impl SpiStore {
                 clear_failing: statement!("clear_failing"),
             },
             durability: Durability::default(),
+            selection: Selection::new(statement!("select"), statement!("write_filter_errors")),
             schedule: Schedule::new(Vec::new()),
             log_attempts: LogAttempts::All,
             is_current,
@@ -116,6 +120,7 @@ impl Store for SpiStore {
                     client,
                     statements: &self.statements,
                     durability: &mut self.durability,
+                    selection: &mut self.selection,
                     schedule: &self.schedule,
                 }))
             })
@@ -137,6 +142,7 @@ impl Store for SpiStore {
         for (id, reason) in &ledger.disabled {
             log!("webhook_pg: endpoint {id} is disabled: {reason}");
         }
+        self.selection.written();
         Ok(())
     }
 
@@ -158,6 +164,7 @@ impl SpiStore {
             self.write_deliveries(client, &again)?;
         }
         self.write_attempts(client, &ledger.settled)?;
+        self.selection.write(client)?;
         if !ledger.positions.is_empty() {
             let (ids, positions): (Vec<i64>, Vec<&Position>) =
                 ledger.positions.iter().map(|(id, position)| (*id, position)).unzip();

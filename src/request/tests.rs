@@ -2,9 +2,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::endpoint::{Ordering, State};
+use crate::endpoint::{Ordering, Scheme, State};
 use crate::event::{Operation, Pattern, Place};
-use crate::secret::Secret;
+use crate::format::data_with;
 
 fn event() -> Event {
     Event {
@@ -21,6 +21,7 @@ fn event() -> Event {
         context: None,
         traceparent: None,
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     }
 }
@@ -31,12 +32,15 @@ fn endpoint() -> Endpoint {
         name: "crm".to_owned(),
         url: checked_url("https://example.com/hooks?a=b", false).unwrap(),
         method: Method::Post,
+        format: Format::Standard,
+        encoding: Encoding::Json,
+        is_selective: false,
         events: vec![Pattern::parse("*").unwrap()],
         expands: vec![],
         headers: vec![],
         basic_auth: None,
         scheme: Scheme::Standard,
-        secrets: vec![crate::secret::generate([9; 32])],
+        secrets: vec![crate::secret::generate([9; 32]).into()],
         schedule: None,
         timeout: None,
         max_in_flight: None,
@@ -115,8 +119,8 @@ fn a_context_travels_with_the_event() {
 #[test]
 fn each_attempt_is_signed_over_its_own_timestamp_under_the_same_id() {
     let (first, second) = (
-        build(&endpoint(), &event(), 1_000_000_999_999).unwrap(),
-        build(&endpoint(), &event(), 1_000_060_000_000).unwrap(),
+        build(&endpoint(), &event(), 1, 1_000_000_999_999).unwrap(),
+        build(&endpoint(), &event(), 1, 1_000_060_000_000).unwrap(),
     );
     assert_eq!(header(&first, "webhook-timestamp"), Some("1000000"));
     assert_eq!(header(&second, "webhook-timestamp"), Some("1000060"));
@@ -138,7 +142,7 @@ fn an_endpoint_adds_its_headers_and_basic_authorization() {
         ..endpoint()
     };
     let event = Event { traceparent: Some("00-ab-cd-01".to_owned()), ..event() };
-    let request = build(&endpoint, &event, 0).unwrap();
+    let request = build(&endpoint, &event, 1, 0).unwrap();
     assert_eq!(header(&request, "x-api-key"), Some("k"));
     assert_eq!(header(&request, "user-agent"), Some("me"));
     assert_eq!(header(&request, "authorization"), Some("Basic YW5uOnB3"));
@@ -148,8 +152,10 @@ fn an_endpoint_adds_its_headers_and_basic_authorization() {
 
 #[test]
 fn an_endpoint_without_a_secret_sends_nothing() {
-    assert!(build(&Endpoint { secrets: vec![], ..endpoint() }, &event(), 0).is_err());
-    assert!(build(&Endpoint { secrets: vec![Secret::new("hush")], ..endpoint() }, &event(), 0).is_err());
+    assert!(build(&Endpoint { secrets: vec![], ..endpoint() }, &event(), 1, 0).is_err());
+    assert!(
+        build(&Endpoint { secrets: vec![Secret::new("hush").into()], ..endpoint() }, &event(), 1, 0).is_err()
+    );
 }
 
 #[test]

@@ -52,11 +52,25 @@ fn a_bad_secret_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn a_value_of_a_later_version_is_not_supported_yet() {
-    for option in ["format => 'postback'", "signature => 'ed25519'", "encoding => 'xml'"] {
-        let error = refused(&format!("SELECT webhook_register('https://example.org/', {option})"));
-        assert_eq!(error.code().code(), "0A000", "{option}: {error:?}");
+fn what_does_not_go_together_is_refused() {
+    for (options, value) in [
+        ("format => 'cloudevents-binary', encoding => 'form'", "form"),
+        ("format => 'cloudevents', method => 'GET'", "GET"),
+        ("method => 'GET', encoding => 'xml'", "xml"),
+        ("format => 'cloudevents-binary', headers => '{\"ce-id\": \"1\"}'", "ce-id"),
+    ] {
+        assert_refused(
+            &format!("SELECT webhook_register('https://example.org/', {options})"),
+            "22023",
+            value,
+        );
     }
+}
+
+#[test]
+fn a_value_of_a_later_version_is_not_supported_yet() {
+    let error = refused("SELECT webhook_register('https://example.org/', ordering => 'strict')");
+    assert_eq!(error.code().code(), "0A000", "{error:?}");
 }
 
 #[test]

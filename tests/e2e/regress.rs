@@ -107,7 +107,12 @@ fn sql_files_say_what_is_expected() {
 
 #[test]
 fn the_sql_of_the_readme_and_of_the_docs_is_tested() {
-    for (document, test) in [("README.md", "readme"), ("docs/crm.md", "crm")] {
+    for (document, test) in [
+        ("README.md", "readme"),
+        ("docs/crm.md", "crm"),
+        ("docs/formats.md", "formats"),
+        ("docs/selection.md", "selection"),
+    ] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
         let tested = fs::read_to_string(root().join(format!("sql/{test}.sql"))).expect(test);
         let mut rest = tested.as_str();

@@ -170,6 +170,7 @@ impl Database {
             context: None,
             traceparent: None,
             target: None,
+            selected_by: Vec::new(),
             unreadable: (event_type == POISON).then(|| "missing chunk number 0 for toast value".to_owned()),
         });
     }

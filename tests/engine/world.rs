@@ -4,7 +4,7 @@ use std::cell::{Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
-use webhook_pg::endpoint::{Endpoint, Method, Ordering, Scheme, State as Mode};
+use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State as Mode};
 use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{Dispatcher, Limits};
 use webhook_pg::event::{Pattern, Timestamp};
@@ -53,6 +53,9 @@ pub fn endpoint(id: i64, patterns: &[&str]) -> Endpoint {
         name: format!("endpoint {id}"),
         url: url::Url::parse("https://receiver.example/").unwrap(),
         method: Method::Post,
+        format: Format::Standard,
+        encoding: Encoding::Json,
+        is_selective: false,
         expands: vec![],
         events: patterns.iter().map(|p| Pattern::parse(p).unwrap()).collect(),
         headers: Vec::new(),

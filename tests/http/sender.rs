@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use uuid::Uuid;
-use webhook_pg::endpoint::{Endpoint, Method, Ordering, Scheme, State};
+use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State};
 use webhook_pg::engine::{Completion, Job, Transport};
 use webhook_pg::event::{Event, Pattern, Place};
 use webhook_pg::http::{Pool, spawn_thread};
@@ -40,12 +40,15 @@ pub(crate) fn endpoint(url: &str) -> Endpoint {
         name: "receiver".to_owned(),
         url: webhook_pg::request::checked_url(url, true).unwrap(),
         method: Method::Post,
+        format: Format::Standard,
+        encoding: Encoding::Json,
+        is_selective: false,
         expands: vec![],
         events: vec![Pattern::parse("*").unwrap()],
         headers: vec![],
         basic_auth: None,
         scheme: Scheme::Standard,
-        secrets: vec![Secret::new(SECRET)],
+        secrets: vec![Secret::new(SECRET).into()],
         schedule: None,
         timeout: None,
         max_in_flight: None,
@@ -70,6 +73,7 @@ pub(crate) fn event() -> Event {
         context: None,
         traceparent: None,
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     }
 }

@@ -5,7 +5,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::*;
-use crate::endpoint::{self, Endpoint, Method, Scheme, State as EndpointState};
+use crate::endpoint::{self, Encoding, Endpoint, Format, Method, Scheme, State as EndpointState};
 use crate::event::{Event, Place};
 
 fn job(ticket: u64) -> Job {
@@ -14,6 +14,9 @@ fn job(ticket: u64) -> Job {
         name: String::new(),
         url: Url::parse("https://example.com").unwrap(),
         method: Method::Post,
+        format: Format::Standard,
+        encoding: Encoding::Json,
+        is_selective: false,
         expands: vec![],
         events: vec![],
         headers: vec![],
@@ -41,6 +44,7 @@ fn job(ticket: u64) -> Job {
         context: None,
         traceparent: None,
         target: None,
+        selected_by: Vec::new(),
         unreadable: None,
     };
     Job {

@@ -14,6 +14,7 @@ use crate::event::{Event, Place, Timestamp, order_key};
 use crate::pg::durability::Durability;
 use crate::pg::encoding::Text;
 use crate::pg::rows::*;
+use crate::pg::selection::Selection;
 use crate::pg::statement::Statement;
 use crate::pg::transaction::subtransaction;
 use crate::position::{Leg, Position, Snapshot};
@@ -24,48 +25,16 @@ pub(super) struct SpiReading<'a, 'conn> {
     pub(super) client: &'a SpiClient<'conn>,
     pub(super) statements: &'a Statements,
     pub(super) durability: &'a mut Durability,
+    pub(super) selection: &'a mut Selection,
     pub(super) schedule: &'a Schedule,
 }
 
 impl SpiReading<'_, '_> {
     /// Runs a statement. What PostgreSQL refuses unwinds to `transaction`, which catches it; so must what only a wrong
     /// call can bring about.
-    fn rows(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Vec<SpiHeapTupleData<'_>> {
+    pub(super) fn rows(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Vec<SpiHeapTupleData<'_>> {
         let table: SpiTupleTable<'_> = fine(statement.read(self.client, args));
         table.collect()
-    }
-
-    fn fetch_all(&self, places: &[Place]) -> Vec<Event> {
-        let xids: Vec<i64> = places.iter().map(|place| xid_to_sql(place.xid)).collect();
-        let seqs: Vec<i64> = places.iter().map(|place| place.seq).collect();
-        self.rows(&self.statements.fetch, &[xids.into(), seqs.into()])
-            .iter()
-            .map(|row| event(row, 1))
-            .collect()
-    }
-
-    /// An event for itself; of one that cannot be read, what can be known.
-    fn fetch_one(&self, place: Place) -> Option<Event> {
-        let known = || {
-            let args = [xid_to_sql(place.xid).into(), place.seq.into()];
-            self.rows(&self.statements.fetch_unreadable, &args).first().map(|row| event(row, 1))
-        };
-        // SAFETY: reading leaves nothing half done.
-        match unsafe { subtransaction(|| self.fetch_all(&[place])) } {
-            Ok(mut events) => events.pop(),
-            // SAFETY: as above.
-            Err(reason) => match unsafe { subtransaction(known) } {
-                Ok(event) => event.map(|event| Event { unreadable: Some(reason), ..event }),
-                Err(reason) => {
-                    warning!(
-                        "webhook_pg: event {} of transaction {} is lost: {reason}",
-                        place.seq,
-                        place.xid
-                    );
-                    None
-                }
-            },
-        }
     }
 
     fn one<T: FromDatum + IntoDatum>(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Option<T> {
@@ -103,6 +72,7 @@ impl Reading for SpiReading<'_, '_> {
                 Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
             }
         }
+        self.selection.learn(&registered);
         registered
     }
 
@@ -132,16 +102,8 @@ impl Reading for SpiReading<'_, '_> {
     }
 
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
-        if places.is_empty() {
-            return Vec::new();
-        }
-        // SAFETY: reading leaves nothing half done.
-        let events = match unsafe { subtransaction(|| self.fetch_all(places)) } {
-            Ok(events) => events,
-            // One event that cannot be read must not stop the others.
-            Err(_) => places.iter().filter_map(|place| self.fetch_one(*place)).collect(),
-        };
-        self.durability.ensure(places);
+        let mut events = self.fetch_durable(places);
+        self.selection.apply(self.client, &mut events);
         events
     }
 
@@ -226,7 +188,7 @@ impl Reading for SpiReading<'_, '_> {
             rows.iter().map(|row| (required(row, 1), number(row, 2), number(row, 3), place(row))).collect();
         drop(rows);
         let mut events: HashMap<Place, Event> =
-            self.fetch(&places).into_iter().map(|event| (event.place, event)).collect();
+            self.fetch_durable(&places).into_iter().map(|event| (event.place, event)).collect();
         let due: Vec<DueDelivery> = due
             .into_iter()
             .filter_map(|(id, attempts, attempts_before, place)| {

@@ -9,6 +9,7 @@ mod attach;
 mod backfill;
 mod capture;
 mod changes;
+mod configurations;
 mod endpoints;
 mod events;
 mod expand;

@@ -26,11 +26,11 @@ SELECT webhook_register('https://example.com', max_attempts => 0);
 SELECT webhook_register('https://example.com', retry_schedule => '{5 s}', attempt_interval => '5 min');
 SELECT webhook_register('https://example.com', timeout => '2 hours');
 
--- What comes later.
-SELECT webhook_register('https://example.com', format => 'postback');
-SELECT webhook_register('https://example.com', encoding => 'form');
-SELECT webhook_register('https://example.com', signature => 'ed25519');
-SELECT webhook_register('https://example.com', scope => '{"location_id": 1}');
+-- What does not go together.
+SELECT webhook_register('https://example.com', format => 'cloudevents-binary', encoding => 'form');
+SELECT webhook_register('https://example.com', method => 'GET', encoding => 'json');
+SELECT webhook_register('https://example.com', signature => 'ed25519', secret => 'hush');
+SELECT webhook_register('https://example.com', scope => '["north"]');
 
 -- Changes.
 SELECT webhook_update(987654, '{}');
@@ -45,6 +45,15 @@ SELECT webhook_send('contact', '{}');
 SELECT webhook_send('webhook.ping', '{}');
 SELECT webhook_send('contact.created', NULL);
 SELECT webhook_send('contact.created', '{"id": 1}', idempotency_key => '');
+
+-- Secrets and configurations.
+SELECT webhook_rotate_secret(id, overlap => '-1 s') FROM webhook.endpoints WHERE name = 'crm';
+SELECT webhook_rotate_secret(id, secret => 'hush') FROM webhook.endpoints WHERE name = 'crm';
+SELECT webhook_config(id) FROM webhook.endpoints WHERE name = 'crm';
+SELECT webhook_apply('{"url": "https://example.com"}');
+SELECT webhook_apply('{"name": "copy", "url": "https://example.com", "headers": {"X-Api-Key": "***"}}');
+SELECT webhook_apply('{"postbackconfig": {"url": "https://example.com", "resource": "contact", "on_create": "maybe"}}');
+SELECT webhook_preview(id, '00000000-0000-7000-8000-000000000000') FROM webhook.endpoints WHERE name = 'crm';
 
 SELECT webhook_unregister(id) FROM webhook.endpoints WHERE name = 'crm';
 SELECT count(*) FROM webhook.endpoints WHERE name = 'crm';

@@ -1,0 +1,116 @@
+-- Events by hand, and what can be done to deliveries. As in api.sql, the public functions run as the extension's owner.
+
+-- ---- Events --------------------------------------------------------------------------------------------------------
+
+-- Appends an event to the outbox. The transaction's id is taken before the sequence number, as positions need it.
+CREATE FUNCTION webhook.append_event(id uuid, type text, key text, data text, target bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    xid xid8 := pg_current_xact_id();
+    thin boolean := octet_length(data) > webhook.max_payload_bytes();
+BEGIN
+    INSERT INTO webhook.outbox (xid, seq, occurred_at, target, id, truncated, type, key, data, context, traceparent)
+    VALUES (xid, nextval('webhook.outbox_seq'), clock_timestamp(), target, id, thin, type, key,
+            CASE WHEN NOT thin THEN data END,
+            nullif(current_setting('webhook_pg.context', true), ''),
+            nullif(current_setting('webhook_pg.traceparent', true), ''));
+    PERFORM webhook.wake();
+END $$;
+
+CREATE FUNCTION webhook_send(type text, data json, key text DEFAULT NULL, idempotency_key text DEFAULT NULL) RETURNS uuid
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    new_id uuid := webhook.new_event_id();
+    first_id uuid;
+BEGIN
+    IF type IS NULL OR data IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = CASE WHEN type IS NULL THEN 'type must not be null' ELSE 'data must not be null' END,
+            HINT = CASE WHEN type IS NULL THEN 'Write for example contact.created.'
+                        ELSE 'For the JSON value null write ''null''::json.' END;
+    END IF;
+    PERFORM webhook.check_event_type(type);
+    IF octet_length(key) > 1024 THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'key is too long',
+            DETAIL = format('It has %s bytes.', octet_length(key)), HINT = 'Use at most 1024 bytes.';
+    END IF;
+    IF idempotency_key IS NOT NULL THEN
+        IF octet_length(idempotency_key) NOT BETWEEN 1 AND 255 THEN
+            RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'idempotency_key has a wrong length',
+                DETAIL = format('It has %s bytes.', octet_length(idempotency_key)), HINT = 'Use 1 to 255 bytes.';
+        END IF;
+        LOOP
+            -- Waits for another transaction that sends under this key.
+            INSERT INTO webhook.idempotency (key, event_id) VALUES (idempotency_key, new_id) ON CONFLICT DO NOTHING;
+            EXIT WHEN FOUND;
+            SELECT i.event_id INTO first_id FROM webhook.idempotency AS i WHERE i.key = idempotency_key;
+            IF FOUND THEN
+                RETURN first_id;
+            END IF;
+        END LOOP;
+    END IF;
+    PERFORM webhook.append_event(new_id, type, to_json(key)::text, data::text, NULL);
+    RETURN new_id;
+END $$;
+
+CREATE FUNCTION webhook_test(endpoint bigint) RETURNS uuid LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    receiver webhook.endpoint := webhook.endpoint_to_change(endpoint);
+    new_id uuid := webhook.new_event_id();
+BEGIN
+    IF receiver.state = 'inactive' THEN
+        PERFORM webhook.refuse_inactive(endpoint);
+    END IF;
+    PERFORM webhook.append_event(new_id, 'webhook.ping', NULL, json_build_object('endpoint', receiver.name)::text, endpoint);
+    RETURN new_id;
+END $$;
+
+-- ---- Deliveries ----------------------------------------------------------------------------------------------------
+
+-- The delivery's endpoint may be gone, but if it is there the caller must be allowed to change it.
+CREATE FUNCTION webhook.delivery_to_change(delivery bigint) RETURNS webhook.delivery LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.delivery;
+BEGIN
+    SELECT * INTO old FROM webhook.delivery AS d WHERE d.id = delivery FOR UPDATE;
+    IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = old.endpoint_id
+                AND NOT pg_has_role(webhook.caller(), e.owner::oid, 'MEMBER')) THEN
+        RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'delivery belongs to the endpoint of another role',
+            DETAIL = format('The delivery is %s, the endpoint %s.', delivery, old.endpoint_id),
+            HINT = 'Only the endpoint''s owner, members of that role and superusers may change it.';
+    END IF;
+    RETURN old;
+END $$;
+
+-- True: the delivery will be tried now; attempts count on, the schedule begins anew. What was delivered, or whose
+-- endpoint is gone, is left alone.
+CREATE FUNCTION webhook_retry(delivery bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.delivery := webhook.delivery_to_change(delivery);
+BEGIN
+    UPDATE webhook.delivery AS d
+       SET state = 'pending', next_attempt_at = clock_timestamp(), finished_at = NULL, attempts_before = d.attempts
+     WHERE d.id = old.id AND d.state <> 'delivered'
+       AND EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = d.endpoint_id);
+    IF FOUND THEN
+        PERFORM webhook.recheck();
+    END IF;
+    RETURN FOUND;
+END $$;
+
+-- True: the delivery was pending and will not be tried again.
+CREATE FUNCTION webhook_cancel(delivery bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    old webhook.delivery := webhook.delivery_to_change(delivery);
+BEGIN
+    UPDATE webhook.delivery AS d SET state = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
+     WHERE d.id = old.id AND d.state = 'pending';
+    IF FOUND THEN
+        PERFORM webhook.recheck();
+    END IF;
+    RETURN FOUND;
+END $$;

@@ -1,0 +1,190 @@
+//! Formats, encodings, signatures, scope and filter on the wire.
+
+use std::collections::BTreeMap;
+
+use crate::cluster::Cluster;
+use crate::receiver::Receiver;
+use crate::scene::{Scene, register};
+use crate::wait::{holds, secs, wait_until};
+use crate::wire::{Reply, Request};
+
+/// A scene whose receiver accepts everything, with these further parameters.
+fn scene(name: &str, options: &str) -> Scene<'static> {
+    Scene::new(Cluster::shared(), name, &format!(", max_in_flight => 1{options}"), |_, _| Reply::ok())
+}
+
+fn first(scene: &Scene<'_>) -> Request {
+    scene.receiver.wait_for_answers(1, secs(20));
+    scene.receiver.requests().remove(0)
+}
+
+fn fields(text: &str) -> BTreeMap<String, String> {
+    url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
+}
+
+#[test]
+fn a_postback_is_a_form_that_counts_its_attempts() {
+    let mut scene = Scene::new(
+        Cluster::shared(),
+        "formats_postback",
+        ", format => 'postback', attempt_interval => '0.1 s', max_attempts => 3",
+        |_, nth| if nth < 3 { Reply::status(500) } else { Reply::ok() },
+    );
+    scene.insert([1]);
+    scene.wait_for_deliveries("delivered", 1);
+    let requests = scene.receiver.requests();
+    assert_eq!(requests.len(), 3);
+    for (request, attempt) in requests.iter().zip(1..) {
+        assert_eq!(request.header("content-type"), "application/x-www-form-urlencoded");
+        let fields = fields(&request.text());
+        assert_eq!((fields["type"].as_str(), fields["resource"].as_str()), ("CREATE", "formats_postback"));
+        assert_eq!(fields["number_of_attempts"], attempt.to_string());
+        assert_eq!(fields["data"], r#"{"id":1,"note":"note"}"#);
+        assert_eq!(fields.len(), 4);
+    }
+}
+
+#[test]
+fn a_get_carries_the_fields_in_its_query_and_signs_it() {
+    let mut scene = scene("formats_get", ", method => 'GET', format => 'row'");
+    scene.insert([1]);
+    let request = first(&scene);
+    assert_eq!((request.method.as_str(), request.body.len()), ("GET", 0));
+    assert_eq!(request.header("content-type"), "");
+    let query = request.path.split_once('?').unwrap().1;
+    assert_eq!(query, "id=1&note=note");
+    let query_of =
+        "SELECT s.value FROM webhook.endpoint_secret s WHERE s.endpoint_id = $1 AND kind = 'signing'";
+    let secret: String = scene.client.query_one(query_of, &[&scene.endpoint]).unwrap().get(0);
+    let signer = standardwebhooks::Webhook::new(&secret).unwrap();
+    let expected = signer.sign(request.id(), request.timestamp(), query.as_bytes()).unwrap();
+    assert_eq!(request.header("webhook-signature"), expected);
+}
+
+#[test]
+fn xml_goes_out_by_put() {
+    let mut scene = scene("formats_xml", ", method => 'PUT', format => 'row', encoding => 'xml'");
+    scene.run("INSERT INTO public.{} VALUES (1, 'a < b' || chr(8))");
+    let request = first(&scene);
+    assert_eq!((request.method.as_str(), request.header("content-type")), ("PUT", "application/xml"));
+    assert_eq!(request.header("webhook-event"), "formats_xml.created");
+    assert_eq!(
+        request.text(),
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><formats_xml><id>1</id><note>a &lt; b\u{fffd}</note></formats_xml>"
+    );
+}
+
+#[test]
+fn a_binary_cloud_event_stands_in_headers() {
+    let mut scene = scene("formats_ce", ", format => 'cloudevents-binary', method => 'DELETE'");
+    scene.insert([1]);
+    let request = first(&scene);
+    assert_eq!(request.text(), r#"{"id":1,"note":"note"}"#);
+    assert_eq!(request.header("ce-specversion"), "1.0");
+    assert_eq!(request.header("ce-type"), "formats_ce.created");
+    assert_eq!(request.header("ce-id"), request.id());
+    assert_eq!(request.header("ce-subject"), "1");
+}
+
+#[test]
+fn every_request_of_a_rotation_verifies_with_the_old_or_the_new_secret_and_an_expired_one_signs_no_more() {
+    let mut scene = scene("formats_rotation", "");
+    scene.insert(1..=20);
+    let rotate = "SELECT webhook_rotate_secret($1, $2::text::interval)";
+    let rotated = |scene: &mut Scene<'_>, overlap: &str| -> String {
+        scene.client.query_one(rotate, &[&scene.endpoint, &overlap]).unwrap().get(0)
+    };
+    let second = rotated(&mut scene, "1 hour");
+    scene.receiver.trust(&second);
+    scene.insert(21..=40);
+    scene.receiver.wait_for_rows(1..=40, secs(20));
+    scene.receiver.assert_all_signed();
+    // Two sign now, and after a moment only the newest: nobody changes anything in between.
+    let third = rotated(&mut scene, "1 s");
+    scene.receiver.trust(&third);
+    let mut id = 41;
+    wait_until("one secret is left", secs(20), || {
+        scene.fence(id);
+        id += 1;
+        let last = scene.receiver.requests().pop().unwrap();
+        let signatures = last.header("webhook-signature").split(' ').count();
+        holds(signatures == 1, || format!("{signatures} sign"))
+    });
+    scene.receiver.assert_all_signed();
+}
+
+#[test]
+fn a_preview_is_what_is_sent() {
+    let options = ", format => 'postback', encoding => 'json', signature => 'github', headers => '{\"x-key\": \"hush\"}'";
+    let mut scene = scene("formats_preview", options);
+    scene.insert([1]);
+    let request = first(&scene);
+    let query = "SELECT method, url, headers->>'x-key', headers->>'x-hub-signature-256', body
+                   FROM webhook_preview($1, $2::text::uuid)";
+    let preview = scene.client.query_one(query, &[&scene.endpoint, &request.id()]).unwrap();
+    assert_eq!(
+        (preview.get::<_, &str>(0), preview.get::<_, &str>(1)),
+        ("POST", scene.receiver.url().as_str())
+    );
+    assert_eq!((request.header("x-key"), preview.get::<_, &str>(2)), ("hush", "***"));
+    // The preview is of the next attempt, if there were one.
+    let next = request.text().replace("\"number_of_attempts\":1", "\"number_of_attempts\":2");
+    let body: &str = preview.get(4);
+    assert!(body == request.text() || body == next, "{body}");
+    if body == request.text() {
+        assert_eq!(preview.get::<_, &str>(3), request.header("x-hub-signature-256"));
+    }
+}
+
+#[test]
+fn a_scope_keeps_other_rows_away_and_follows_the_row() {
+    let mut scene = scene("formats_scope", r#", scope => '{"note": "north"}'"#);
+    scene.run(
+        "INSERT INTO public.{} VALUES (1, 'north'), (2, 'south'), (3, NULL);
+         UPDATE public.{} SET note = 'south' WHERE id = 1;
+         UPDATE public.{} SET note = 'north' WHERE id = 2;
+         DELETE FROM public.{} WHERE id = 1;
+         DELETE FROM public.{} WHERE id = 2;
+         INSERT INTO public.{} VALUES (4, 'north')",
+    );
+    scene.receiver.wait_for_rows([4], secs(20));
+    let got: Vec<(String, i64)> = scene
+        .receiver
+        .requests()
+        .iter()
+        .map(|r| (r.json()["type"].as_str().unwrap().replace("formats_scope.", ""), r.row().unwrap()))
+        .collect();
+    let expected = [("created", 1), ("updated", 2), ("deleted", 2), ("created", 4)];
+    assert_eq!(got, expected.map(|(action, id)| (action.to_owned(), id)));
+}
+
+#[test]
+fn a_filter_that_fails_does_not_match_and_is_counted_and_others_go_on() {
+    let mut scene = scene("formats_filter", ", filter => 'strict $.data.more.deep > 5'");
+    let other = Receiver::start(|_, _| Reply::ok());
+    let filter = ", filter => '$.data.id > 2 && $.type like_regex \"created$\"', max_in_flight => 1";
+    let (id, secret) =
+        register(&mut scene.client, "formats_filter_2", &other.url(), "formats_filter.*", filter);
+    other.trust(&secret);
+    scene.run(
+        "INSERT INTO public.{} SELECT n, 'note' FROM generate_series(1, 5) n; DELETE FROM public.{} WHERE id = 3;
+         INSERT INTO public.{} VALUES (6, 'note')",
+    );
+    other.wait_for_rows([6], secs(20));
+    assert_eq!(other.rows(), [3, 4, 5, 6]);
+    let errors = "SELECT coalesce((SELECT errors FROM webhook.filter_error WHERE endpoint_id = $1), 0)";
+    wait_until("the failures are counted", secs(20), || {
+        let seen: i64 = scene.client.query_one(errors, &[&scene.endpoint]).map_err(|e| e.to_string())?.get(0);
+        holds(seen == 7, || format!("{seen} are counted"))
+    });
+    assert_eq!(scene.receiver.count(), 0);
+    scene.client.execute("SELECT webhook_unregister($1)", &[&id]).unwrap();
+}
+
+#[test]
+fn values_that_jsonb_refuses_do_not_keep_an_event_from_its_filter() {
+    let mut scene = scene("formats_jsonb", r#", filter => '$.data.id >= 1', scope => '{"note": "x"}'"#);
+    scene.run("ALTER TABLE public.{} ADD wild json");
+    scene.run(r#"INSERT INTO public.{} VALUES (1, 'x', '{"a": "\u0000", "b": 1e999999, "c": "\ud800"}')"#);
+    assert!(first(&scene).text().contains(r#""wild":{"a": "\u0000", "b": 1e999999, "c": "\ud800"}"#));
+}
