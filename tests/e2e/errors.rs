@@ -68,12 +68,6 @@ fn what_does_not_go_together_is_refused() {
 }
 
 #[test]
-fn a_value_of_a_later_version_is_not_supported_yet() {
-    let error = refused("SELECT webhook_register('https://example.org/', ordering => 'strict')");
-    assert_eq!(error.code().code(), "0A000", "{error:?}");
-}
-
-#[test]
 fn a_value_of_no_version_is_refused() {
     assert_refused("SELECT webhook_register('https://example.org/', method => 'BREW')", "22023", "BREW");
     assert_refused("SELECT webhook_register('https://example.org/', format => 'morse')", "22023", "morse");
