@@ -29,7 +29,42 @@ VARIANTS = {
     "raw": "second INSERT, no index",
     "wanted": "attached, an endpoint wants it",
     "unheard": "attached, nobody listens",
+    "transition": "statement trigger with transition tables, SQL",
+    "row_plan": "PL/pgSQL row trigger, kept plan",
 }
+# The other ways of capture that a database offers without a library, on a log like the outbox.
+LOG = """
+    CREATE TABLE log_{v} (xid xid8 DEFAULT pg_current_xact_id(), seq bigint DEFAULT nextval('candidate_seq'),
+        occurred_at timestamptz DEFAULT clock_timestamp(), id uuid DEFAULT gen_random_uuid(), type text, key text, data text,
+        previous text, PRIMARY KEY (xid, seq));
+"""
+TRANSITION = """
+    CREATE FUNCTION insert_transition() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO log_transition (type, key, data)
+        SELECT 'contact.created', json_build_object('id', n.id)::text, row_to_json(n)::text FROM new_rows n;
+        RETURN NULL; END $$;
+    CREATE FUNCTION update_transition() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO log_transition (type, key, data, previous)
+        SELECT 'contact.updated', json_build_object('id', n.id)::text, row_to_json(n)::text, row_to_json(o)::text
+          FROM new_rows n JOIN old_rows o USING (id);
+        RETURN NULL; END $$;
+    CREATE TRIGGER i AFTER INSERT ON contact_transition REFERENCING NEW TABLE AS new_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION insert_transition();
+    CREATE TRIGGER u AFTER UPDATE ON contact_transition REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+        FOR EACH STATEMENT EXECUTE FUNCTION update_transition();
+"""
+ROW_PLAN = """
+    CREATE FUNCTION capture_row_plan() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF TG_OP = 'INSERT' THEN
+            INSERT INTO log_row_plan (type, key, data)
+            VALUES ('contact.created', json_build_object('id', NEW.id)::text, row_to_json(NEW)::text);
+        ELSE
+            INSERT INTO log_row_plan (type, key, data, previous)
+            VALUES ('contact.updated', json_build_object('id', NEW.id)::text, row_to_json(NEW)::text, row_to_json(OLD)::text);
+        END IF;
+        RETURN NULL; END $$;
+    CREATE TRIGGER c AFTER INSERT OR UPDATE ON contact_row_plan FOR EACH ROW EXECUTE FUNCTION capture_row_plan();
+"""
 TABLES = (
     (SESSIONS, "Added CPU µs per changed row, of the writing sessions"),
     (CLUSTER, "Added CPU µs per changed row, of the whole cluster"),
@@ -53,9 +88,11 @@ def set_up() -> None:
                 cell_phone text, modified_ts timestamptz) WITH (fillfactor = 50)"""
         )
     psql.execute(
-        """CREATE TABLE raw_pk (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text);
+        f"""CREATE TABLE raw_pk (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text);
         CREATE TABLE raw (id bigint GENERATED ALWAYS AS IDENTITY, body text);
         CREATE EXTENSION webhook_pg;
+        CREATE SEQUENCE candidate_seq;
+        {LOG.format(v="transition")}{LOG.format(v="row_plan")}{TRANSITION}{ROW_PLAN}
         SELECT webhook_attach('contact_wanted'), webhook_attach('contact_unheard');"""
     )
     # Paused, and the cluster runs with webhook_pg.enabled=off: everything is captured and kept, nothing is sent.
@@ -73,7 +110,7 @@ def reset(variant: str, rows: int) -> None:
     """The variant's table with `rows` rows, empty logs, and no work left over from the run before."""
     psql.execute(
         f"""SET session_replication_role = replica;
-        TRUNCATE raw, raw_pk, webhook.outbox; TRUNCATE contact_{variant} RESTART IDENTITY;
+        TRUNCATE raw, raw_pk, log_transition, log_row_plan, webhook.outbox; TRUNCATE contact_{variant} RESTART IDENTITY;
         INSERT INTO contact_{variant} ({COLUMNS}) SELECT {ROW.format(n="n")} FROM generate_series(1, {rows}) n;"""
     )
     psql.execute(f"VACUUM ANALYZE contact_{variant}")
@@ -90,7 +127,8 @@ def with_second_insert(variant: str, statement: str, body: str | None) -> str:
 
 def check_captured(variant: str, rows: int) -> None:
     """A figure is worth nothing if the work was not done."""
-    log = variant if variant.startswith("raw") else "webhook.outbox"
+    log = {"raw": "raw", "raw_pk": "raw_pk"}.get(variant, "webhook.outbox")
+    log = f"log_{variant}" if variant in ("transition", "row_plan") else log
     expected = 0 if variant in ("plain", "unheard") else rows
     found = int(psql.value(f"SELECT count(*) FROM {log}"))
     if found != expected:
