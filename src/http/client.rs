@@ -23,6 +23,7 @@ use url::{Position, Url};
 
 use super::connector::{Dialer, Tls};
 use super::failure::Failure;
+use super::names::Names;
 use super::resolver::Vetted;
 use super::wire;
 use crate::engine::Job;
@@ -47,6 +48,7 @@ pub(super) struct Client {
     ca_written: Option<SystemTime>,
     proxy: Result<Option<Url>, Failure>,
     tls: Arc<Tls>,
+    names: Arc<Names>,
     /// Connections that are open, idle or in use.
     open: Arc<AtomicUsize>,
     /// Idle connections one origin may keep.
@@ -66,6 +68,7 @@ impl Client {
             ca_written: written(&egress.ca_file),
             proxy: proxy(&egress.proxy),
             tls: Arc::new(Tls::new(egress.ca_file.clone())),
+            names: Arc::new(Names::of_the_system()),
             open: Arc::default(),
             idle: threads,
             origins: Mutex::default(),
@@ -193,7 +196,7 @@ impl Client {
             .build();
         let dialer =
             Dialer { tls: Arc::clone(&self.tls), proxy: proxy.clone(), open: Arc::clone(&self.open) };
-        let resolver = Vetted::new(url.clone(), proxy, self.egress.allow.clone());
+        let resolver = Vetted::new(Arc::clone(&self.names), url.clone(), proxy, self.egress.allow.clone());
         Ok(Agent::with_parts(config, dialer, resolver))
     }
 

@@ -1,4 +1,4 @@
-//! Opens connections: TCP to a vetted address, the tunnel of a proxy if there is one, then TLS. Every failure here is
+//! Opens connections: TCP to a vetted address, then for https the tunnel of a proxy if there is one, and TLS. Every failure here is
 //! classed by the step that failed, which ureq's errors alone would not tell.
 
 use std::io::{self, Read, Write};
@@ -82,8 +82,8 @@ impl Connector<()> for Dialer {
             _ => Failure::connecting(&error),
         })?;
         let mut socket = Socket::new(tcp, until);
-        if self.proxy.is_some() {
-            let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
+        if self.proxy.is_some() && details.needs_tls() {
+            let port = details.uri.port_u16().unwrap_or(443);
             tunnel(&mut socket, host, port).map_err(|error| match error.kind() {
                 io::ErrorKind::TimedOut => late(Fault::Connect, "the proxy"),
                 _ => Failure::new(Fault::Connect, format!("proxy: {error}")),
@@ -98,7 +98,10 @@ impl Connector<()> for Dialer {
         } else {
             Stream::Plain(socket)
         };
-        Ok(Some(Wire::new(stream, Counted::new(&self.open))))
+        // A proxy is told where a plain request goes in the request line (RFC 9112, section 3.2.2).
+        let target = details.uri.authority().filter(|_| self.proxy.is_some() && !details.needs_tls());
+        let target = target.map(|authority| format!("http://{authority}"));
+        Ok(Some(Wire::new(stream, target, Counted::new(&self.open))))
     }
 }
 

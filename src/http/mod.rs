@@ -14,6 +14,7 @@ pub mod address;
 mod client;
 mod connector;
 mod failure;
+mod names;
 mod pool;
 mod resolver;
 mod wire;

@@ -150,6 +150,8 @@ impl Drop for Counted {
 pub(super) struct Wire {
     stream: Stream,
     buffers: Space,
+    /// Written before the path of the request line, for a proxy: `http://host:port`.
+    target: Option<String>,
     /// The next piece of output is the head of a request.
     at_head: bool,
     /// Just served a request. Its return to the pool needs no probe, because the next use makes one.
@@ -158,8 +160,25 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, counted: Counted) -> Self {
-        Self { stream, buffers: Space::new(), at_head: true, just_used: false, _counted: counted }
+    pub(super) fn new(stream: Stream, target: Option<String>, counted: Counted) -> Self {
+        let buffers = Space::new();
+        Self { stream, buffers, target, at_head: true, just_used: false, _counted: counted }
+    }
+
+    /// Puts the target into the request line, whose path begins after the first space. The bytes held are then one
+    /// head, or none if it grew out of the buffer and had to leave at once.
+    fn aim(&mut self) -> io::Result<()> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let head = &self.buffers.output[..self.buffers.held];
+        let path = head.iter().position(|&byte| byte == b' ').map_or(0, |space| space + 1);
+        let aimed = [&head[..path], target.as_bytes(), &head[path..]].concat();
+        if let Some(room) = self.buffers.output.get_mut(..aimed.len()) {
+            room.copy_from_slice(&aimed);
+            self.buffers.held = aimed.len();
+            return Ok(());
+        }
+        self.buffers.held = 0;
+        self.stream.send(&aimed)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -177,7 +196,11 @@ impl Transport for Wire {
         self.just_used = true;
         self.stream.socket().set_deadline(deadline(timeout));
         self.buffers.held += amount;
-        let wait = std::mem::take(&mut self.at_head) && self.buffers.held <= MAX_HELD;
+        let at_head = std::mem::take(&mut self.at_head);
+        if at_head {
+            self.aim().map_err(|e| io_error(e, timeout))?;
+        }
+        let wait = at_head && self.buffers.held <= MAX_HELD;
         if wait { Ok(()) } else { self.flush().map_err(|e| io_error(e, timeout)) }
     }
 
