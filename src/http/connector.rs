@@ -76,11 +76,20 @@ impl Connector<()> for Dialer {
             _ => Failure::new(Fault::Timeout, format!("{step} took all the time")),
         };
         let host = details.uri.host().unwrap_or_default();
+        // Before anything is dialled: what could not be verified is not connected to.
+        let tls = if details.needs_tls() { Some(self.tls.config()?) } else { None };
 
         let tcp = dial(&details.addrs, until).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => late(Fault::Connect, "connecting"),
             _ => Failure::connecting(&error),
-        })?;
+        });
+        let tcp = match tcp {
+            // The administrator chose the proxy, so no endpoint answers for it.
+            Err(failure) if self.proxy.is_some() => {
+                return Err(Failure::new(Fault::Internal, format!("proxy: {}", failure.message)).into());
+            }
+            tcp => tcp?,
+        };
         let mut socket = Socket::new(tcp, until);
         if self.proxy.is_some() && details.needs_tls() {
             let port = details.uri.port_u16().unwrap_or(443);
@@ -89,8 +98,8 @@ impl Connector<()> for Dialer {
                 _ => Failure::new(Fault::Connect, format!("proxy: {error}")),
             })?;
         }
-        let stream = if details.needs_tls() {
-            let tls = shake_hands(self.tls.config()?, host, socket).map_err(|error| match error.kind() {
+        let stream = if let Some(config) = tls {
+            let tls = shake_hands(config, host, socket).map_err(|error| match error.kind() {
                 io::ErrorKind::TimedOut => late(Fault::Tls, "the TLS handshake"),
                 _ => Failure::new(Fault::Tls, format!("TLS: {error}")),
             })?;

@@ -141,9 +141,7 @@ impl Slot {
             found = match until.map(|until| until.saturating_duration_since(Instant::now())) {
                 None => self.ready.wait(found).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return None,
-                Some(left) => {
-                    self.ready.wait_timeout(found, left).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(left) => self.ready.wait_timeout(found, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
     }

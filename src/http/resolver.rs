@@ -6,10 +6,10 @@
 //! One refused address refuses the whole name: a name that points to a public and a private address is either an
 //! attack or a mistake. A resolver belongs to one origin under one policy, so a new policy starts with no kept answers.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::fmt;
 
 use ipnet::IpNet;
 use ureq::config::Config;
@@ -49,9 +49,9 @@ impl Vetted {
         {
             return Ok(addresses.clone());
         }
+        self.vet_host()?;
         let found = match &self.proxy {
             Some(proxy) => {
-                self.vet_host()?;
                 self.look_up(proxy, until).map_err(|failure| Failure {
                     // The administrator chose the proxy, so no endpoint answers for its name.
                     fault: Fault::Internal,
@@ -75,8 +75,8 @@ impl Vetted {
         })
     }
 
-    /// Behind a proxy names are the proxy's business, but what the URL itself says is known: an address, or a name
-    /// that stands for one everywhere.
+    /// What the URL itself says: an address, or a name that stands for one everywhere. Behind a proxy this is all that
+    /// is known; other names are the proxy's business.
     fn vet_host(&self) -> Result<(), Failure> {
         match self.url.host() {
             Some(Host::Ipv4(ip)) => self.vet(ip.into()),
@@ -212,7 +212,8 @@ mod tests {
             "metadata.google.internal",
             "metadata.google.internal.",
         ] {
-            let failure = vetted(&format!("https://{host}/"), Some("http://10.3.1.28:3128"), &[]).unwrap_err();
+            let failure =
+                vetted(&format!("https://{host}/"), Some("http://10.3.1.28:3128"), &[]).unwrap_err();
             assert_eq!(failure.fault, Fault::Egress, "{host}");
         }
     }

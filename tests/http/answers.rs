@@ -73,7 +73,10 @@ fn every_status_is_the_answer_it_is() {
         let endpoint = Arc::new(Endpoint { headers, ..endpoint(&receiver.url()) });
         let answer = sender.send(Job { endpoint, ..job(&receiver.url()) }).answer;
         let success = judge(&answer) == Verdict::Delivered;
-        assert!(matches!(answer, Answer::Status { status: got, .. } if got == status), "{status}: {answer:?}");
+        assert!(
+            matches!(answer, Answer::Status { status: got, .. } if got == status),
+            "{status}: {answer:?}"
+        );
         assert_eq!(success, status < 300, "{status}");
     }
 }
@@ -177,7 +180,8 @@ fn a_compressed_body_is_kept_as_it_came() {
 
 #[test]
 fn no_more_of_a_body_is_needed_than_the_cap() {
-    for (head, before) in [("content-length: 10737418240", ""), ("transfer-encoding: chunked", "fffffff\r\n")] {
+    for (head, before) in [("content-length: 10737418240", ""), ("transfer-encoding: chunked", "fffffff\r\n")]
+    {
         let receiver = Receiver::start(move |talk| {
             talk.read();
             // One byte more than max_response_bytes, and then nothing, until the sender hangs up.

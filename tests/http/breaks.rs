@@ -15,11 +15,14 @@ pub(crate) fn reset(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// A receiver that reads the request or not, writes this and closes, softly (FIN) or hard (RST).
+/// A receiver that reads the request or only its beginning, writes this and closes, softly (FIN) or hard (RST).
 fn breaking(reads: bool, answer: &'static [u8], hard: bool) -> Receiver {
     Receiver::start(move |talk| {
         if reads {
             talk.read();
+        } else {
+            // The connection stands and the request is on its way.
+            talk.stream.read_exact(&mut [0; 20]).unwrap();
         }
         talk.write(answer);
         if hard {
@@ -107,10 +110,22 @@ fn a_failure_to_connect_does_not_say_that_the_outcome_is_unknown() {
 }
 
 #[test]
-fn a_receiver_that_closes_at_once_neither_hangs_nor_hides_a_large_request() {
-    let receiver = Receiver::start(|talk| reset(&talk.stream));
+fn a_connection_lost_in_the_middle_of_a_large_request_is_a_reset() {
+    let receiver = Receiver::start(|talk| {
+        talk.stream.read_exact(&mut [0; 20]).unwrap();
+        reset(&talk.stream);
+    });
     let mut event = crate::sender::event();
     event.data = Some(format!("\"{}\"", "x".repeat(4 * 1024 * 1024)));
     let attempt = Sender::new(&open_egress()).send(Job { event: event.into(), ..job(&receiver.url()) });
     assert_eq!(fault(attempt), Fault::Reset);
+}
+
+#[test]
+fn a_connection_that_is_reset_while_it_opens_is_a_failure_to_connect_or_a_reset() {
+    let receiver = Receiver::start(|talk| reset(&talk.stream));
+    let mut sender = Sender::new(&open_egress());
+    for _ in 0..50 {
+        assert!(matches!(sender.fault(&receiver.url()), Fault::Connect | Fault::Reset));
+    }
 }

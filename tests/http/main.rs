@@ -10,6 +10,7 @@ mod egress;
 mod framing;
 mod handshake;
 mod injection;
+mod oracle;
 mod proxy;
 mod receiver;
 mod reuse;

@@ -1,11 +1,15 @@
 //! Connections that serve more than one request.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use webhook_pg::outcome::Fault;
+use webhook_pg::endpoint::Endpoint;
+use webhook_pg::engine::Job;
+use webhook_pg::outcome::{Answer, Fault};
+use webhook_pg::secret::Secret;
 
 use crate::receiver::{OK, Receiver};
-use crate::sender::{Sender, open_egress};
+use crate::sender::{Sender, endpoint, job, open_egress};
 
 #[test]
 fn a_connection_is_used_again() {
@@ -57,4 +61,77 @@ fn a_connection_closed_at_the_moment_of_use_is_a_reset_and_not_sent_twice() {
     assert_eq!(sender.status(&receiver.url()), 200);
     assert_eq!(sender.fault(&receiver.url()), Fault::Reset);
     assert_eq!((receiver.connections(), receiver.rest()), (1, 2));
+}
+
+#[test]
+fn an_answer_that_says_close_ends_the_connection_and_is_no_failure() {
+    let answers: [&[u8]; 3] = [
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
+    ];
+    for answer in answers {
+        let receiver = Receiver::start(move |talk| {
+            talk.read();
+            talk.write(answer);
+        });
+        let mut sender = Sender::new(&open_egress());
+        for connections in 1..=3 {
+            assert_eq!(sender.status(&receiver.url()), 200);
+            assert_eq!(receiver.connections(), connections);
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_closes_idle_connections_costs_no_attempts() {
+    const REQUESTS: usize = 1_000;
+    let receiver = Receiver::start(|talk| {
+        talk.stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        talk.answer_all(OK);
+    });
+    let mut sender = Sender::new(&open_egress());
+    let mut failed = 0;
+    for number in 0..REQUESTS {
+        // Pauses of 8 to 12 ms: around the very moment at which the receiver closes.
+        std::thread::sleep(Duration::from_micros(8_000 + (number as u64 * 37) % 4_000));
+        if !matches!(sender.send(job(&receiver.url())).answer, Answer::Status { status: 200, .. }) {
+            failed += 1;
+        }
+    }
+    assert!(receiver.connections() > 1, "no connection was ever closed");
+    assert!(receiver.connections() < REQUESTS, "no connection was ever used again");
+    assert!(failed <= REQUESTS / 100, "{failed} of {REQUESTS} attempts failed");
+}
+
+#[test]
+fn endpoints_that_share_a_connection_share_no_credentials() {
+    let receiver = Receiver::answering(OK);
+    let mut sender = Sender::with_threads(&open_egress(), 1);
+    let endpoints = [
+        (Some(("ann".to_owned(), Secret::new("pw"))), vec![]),
+        (None, vec![("x-api-key".to_owned(), Secret::new("k"))]),
+        (None, vec![]),
+    ];
+    for (id, (basic_auth, headers)) in (1..).zip(endpoints) {
+        let endpoint = Arc::new(Endpoint { id, basic_auth, headers, ..endpoint(&receiver.url()) });
+        sender.send(Job { endpoint, ..job(&receiver.url()) });
+    }
+    assert_eq!(receiver.connections(), 1);
+    let seen: Vec<_> = (0..3)
+        .map(|_| receiver.next())
+        .map(|request| (request.header("authorization").is_some(), request.header("x-api-key").is_some()))
+        .collect();
+    assert_eq!(seen, [(true, false), (false, true), (false, false)]);
+}
+
+#[test]
+fn a_cookie_of_the_receiver_is_not_sent_back() {
+    let receiver =
+        Receiver::answering("HTTP/1.1 200 OK\r\nset-cookie: session=1; Path=/\r\ncontent-length: 0\r\n\r\n");
+    let mut sender = Sender::new(&open_egress());
+    for _ in 0..2 {
+        sender.status(&receiver.url());
+        assert_eq!(receiver.next().header("cookie"), None);
+    }
 }

@@ -33,7 +33,11 @@ impl Authority {
     }
 
     /// The configuration of a server with a certificate for this host.
-    pub(crate) fn server(&self, host: &str, change: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
+    pub(crate) fn server(
+        &self,
+        host: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         change(&mut params);
         let key = KeyPair::generate().unwrap();
