@@ -8,8 +8,7 @@
 //!
 //! A connection that the receiver closed while it was idle is noticed before use and replaced. One that is closed at the
 //! very moment of use fails as `reset` and is **not** sent again here: the receiver may have got the event, and only the
-//! engine may decide on a second try. Idle connections are kept shorter than the 5 s after which common servers
-//! (Node.js, Apache, uvicorn) close theirs, so this is rare.
+//! engine may decide on a second try, which it records. `rest.rs` keeps this rare.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -25,6 +24,7 @@ use super::connector::{Dialer, Tls};
 use super::failure::Failure;
 use super::names::Names;
 use super::resolver::Vetted;
+use super::rest::{self, Rest};
 use super::wire;
 use crate::engine::Job;
 use crate::event::Timestamp;
@@ -32,8 +32,6 @@ use crate::outcome::{Answer, Fault};
 use crate::request;
 use crate::settings::Egress;
 
-/// Shorter than the keep-alive of common servers.
-const IDLE: Duration = Duration::from_secs(4);
 /// Above this many open connections the origins used longest ago give theirs up.
 const MAX_OPEN: usize = 256;
 /// Origins that are remembered.
@@ -88,7 +86,8 @@ impl Client {
 
     /// Closes what has not been used for a while.
     pub(super) fn rest(&self) {
-        let gone: Vec<_> = self.origins().extract_if(|_, origin| origin.used.elapsed() >= IDLE).collect();
+        let gone: Vec<_> =
+            self.origins().extract_if(|_, origin| origin.used.elapsed() >= rest::LONGEST).collect();
         // Sockets close here, outside the lock.
         drop(gone);
     }
@@ -189,13 +188,17 @@ impl Client {
             .max_response_header_size(wire::MAX_HEAD)
             .max_idle_connections(self.idle)
             .max_idle_connections_per_host(self.idle)
-            .max_idle_age(IDLE)
+            .max_idle_age(rest::LONGEST)
             .user_agent("")
             .accept("")
             .accept_encoding("")
             .build();
-        let dialer =
-            Dialer { tls: Arc::clone(&self.tls), proxy: proxy.clone(), open: Arc::clone(&self.open) };
+        let dialer = Dialer {
+            tls: Arc::clone(&self.tls),
+            proxy: proxy.clone(),
+            rest: Arc::new(Rest::new()),
+            open: Arc::clone(&self.open),
+        };
         let resolver = Vetted::new(Arc::clone(&self.names), url.clone(), proxy, self.egress.allow.clone());
         Ok(Agent::with_parts(config, dialer, resolver))
     }

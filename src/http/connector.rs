@@ -17,6 +17,7 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector};
 use url::Url;
 
 use super::failure::Failure;
+use super::rest::Rest;
 use super::wire::{self, Counted, Socket, Stream, Wire};
 use crate::outcome::Fault;
 
@@ -57,10 +58,11 @@ impl Tls {
     }
 }
 
-/// Opens connections under one policy.
+/// Opens connections to one origin under one policy.
 pub(super) struct Dialer {
     pub(super) tls: Arc<Tls>,
     pub(super) proxy: Option<Url>,
+    pub(super) rest: Arc<Rest>,
     /// Counts what is open.
     pub(super) open: Arc<AtomicUsize>,
 }
@@ -110,7 +112,7 @@ impl Connector<()> for Dialer {
         // A proxy is told where a plain request goes in the request line (RFC 9112, section 3.2.2).
         let target = details.uri.authority().filter(|_| self.proxy.is_some() && !details.needs_tls());
         let target = target.map(|authority| format!("http://{authority}"));
-        Ok(Some(Wire::new(stream, target, Counted::new(&self.open))))
+        Ok(Some(Wire::new(stream, target, Arc::clone(&self.rest), Counted::new(&self.open))))
     }
 }
 

@@ -17,6 +17,7 @@ mod failure;
 mod names;
 mod pool;
 mod resolver;
+mod rest;
 mod wire;
 
 pub use pool::{Notify, Pool, Spawn, spawn_thread};

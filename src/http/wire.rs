@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, StreamOwned};
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
+use super::rest::Rest;
+
 /// Longest response head that is accepted, in bytes.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// Must hold a whole response head, and then some of the body.
@@ -156,13 +158,39 @@ pub(super) struct Wire {
     at_head: bool,
     /// Just served a request. Its return to the pool needs no probe, because the next use makes one.
     just_used: bool,
+    rest: Arc<Rest>,
+    /// When the last rest began.
+    resting: Instant,
+    /// The length of the last rest, until the first byte of the answer shows that it was not too long.
+    rested: Option<Duration>,
     _counted: Counted,
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, target: Option<String>, counted: Counted) -> Self {
-        let buffers = Space::new();
-        Self { stream, buffers, target, at_head: true, just_used: false, _counted: counted }
+    pub(super) fn new(stream: Stream, target: Option<String>, rest: Arc<Rest>, counted: Counted) -> Self {
+        Self {
+            stream,
+            buffers: Space::new(),
+            target,
+            at_head: true,
+            just_used: false,
+            rest,
+            resting: Instant::now(),
+            rested: None,
+            _counted: counted,
+        }
+    }
+
+    /// What came of reading or writing. A connection that breaks before the answer begins may have rested too long.
+    fn learn<T>(&mut self, result: io::Result<T>, timeout: NextTimeout) -> Result<T, ureq::Error> {
+        result.map_err(|error| {
+            if let Some(rest) = self.rested.take()
+                && error.kind() != io::ErrorKind::TimedOut
+            {
+                self.rest.closed_after(rest);
+            }
+            io_error(error, timeout)
+        })
     }
 
     /// Puts the target into the request line, whose path begins after the first space. The bytes held are then one
@@ -198,24 +226,49 @@ impl Transport for Wire {
         self.buffers.held += amount;
         let at_head = std::mem::take(&mut self.at_head);
         if at_head {
-            self.aim().map_err(|e| io_error(e, timeout))?;
+            let aimed = self.aim();
+            self.learn(aimed, timeout)?;
         }
         let wait = at_head && self.buffers.held <= MAX_HELD;
-        if wait { Ok(()) } else { self.flush().map_err(|e| io_error(e, timeout)) }
+        if wait {
+            return Ok(());
+        }
+        let flushed = self.flush();
+        self.learn(flushed, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         self.just_used = true;
         self.stream.socket().set_deadline(deadline(timeout));
-        self.flush().map_err(|e| io_error(e, timeout))?;
+        let flushed = self.flush();
+        self.learn(flushed, timeout)?;
         self.at_head = true;
-        let amount = self.stream.read(self.buffers.input_append_buf()).map_err(|e| io_error(e, timeout))?;
+        let read = self.stream.read(self.buffers.input_append_buf());
+        let amount = self.learn(read, timeout)?;
         self.buffers.input_appended(amount);
+        if let Some(rest) = self.rested.take()
+            && amount == 0
+        {
+            self.rest.closed_after(rest);
+        }
         Ok(amount > 0)
     }
 
     fn is_open(&mut self) -> bool {
-        std::mem::take(&mut self.just_used) || self.stream.socket().is_silent().unwrap_or(false)
+        if std::mem::take(&mut self.just_used) {
+            self.resting = Instant::now();
+            return true;
+        }
+        let rest = self.resting.elapsed();
+        if rest >= self.rest.limit() {
+            return false;
+        }
+        self.rested = Some(rest);
+        let silent = self.stream.socket().is_silent().unwrap_or(false);
+        if !silent {
+            self.rest.closed_after(rest);
+        }
+        silent
     }
 
     fn is_tls(&self) -> bool {

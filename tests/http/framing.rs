@@ -1,5 +1,7 @@
 //! Answers whose end, or whose head, is a matter of opinion.
 
+use std::io::Write;
+
 use webhook_pg::outcome::Fault;
 
 use crate::receiver::{OK, Receiver};
@@ -94,9 +96,11 @@ fn bytes_after_an_answer_over_tls_are_never_taken_for_the_next_answer() {
     let receiver = Receiver::start(move |talk| {
         let Some(mut talk) = talk.over_tls(&config) else { return };
         talk.read();
-        // Two records: the second is decrypted with the first and then waits in no socket.
-        talk.write(OK);
-        talk.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray");
+        // Two records in one packet: the second is decrypted with the first and then waits in no socket.
+        talk.stream.conn.writer().write_all(OK).unwrap();
+        let stray = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray";
+        talk.stream.conn.writer().write_all(stray).unwrap();
+        talk.stream.flush().unwrap();
         talk.read();
     });
     let mut sender = Sender::new(&https(authority.ca_file()));
