@@ -158,6 +158,8 @@ pub(super) struct Wire {
     at_head: bool,
     /// Just served a request. Its return to the pool needs no probe, because the next use makes one.
     just_used: bool,
+    /// The receiver reads no more, but what it said before may still be there to read.
+    deaf: bool,
     rest: Arc<Rest>,
     /// When the last rest began.
     resting: Instant,
@@ -174,6 +176,7 @@ impl Wire {
             target,
             at_head: true,
             just_used: false,
+            deaf: false,
             rest,
             resting: Instant::now(),
             rested: None,
@@ -206,12 +209,35 @@ impl Wire {
             return Ok(());
         }
         self.buffers.held = 0;
-        self.stream.send(&aimed)
+        self.send(&aimed)
+    }
+
+    /// A receiver may answer before it has read all (413, say) and close. Then writing fails while its answer waits to
+    /// be read, so only reading decides.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        if self.deaf {
+            return Ok(());
+        }
+        match self.stream.send(bytes) {
+            Err(e) if matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) => {
+                self.deaf = true;
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let held = std::mem::take(&mut self.buffers.held);
-        if held > 0 { self.stream.send(&self.buffers.output[..held]) } else { Ok(()) }
+        if held == 0 {
+            return Ok(());
+        }
+        // Out and in again: nothing is copied.
+        let output = std::mem::take(&mut self.buffers.output);
+        let sent = self.send(&output[..held]);
+        self.buffers.output = output;
+        sent
     }
 }
 
@@ -255,6 +281,9 @@ impl Transport for Wire {
     }
 
     fn is_open(&mut self) -> bool {
+        if self.deaf {
+            return false;
+        }
         if std::mem::take(&mut self.just_used) {
             self.resting = Instant::now();
             return true;

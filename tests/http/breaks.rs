@@ -129,3 +129,20 @@ fn a_connection_that_is_reset_while_it_opens_is_a_failure_to_connect_or_a_reset(
         assert!(matches!(sender.fault(&receiver.url()), Fault::Connect | Fault::Reset));
     }
 }
+
+#[test]
+fn an_answer_that_comes_before_the_request_was_read_counts() {
+    let receiver = Receiver::start(|talk| {
+        talk.stream.read_exact(&mut [0; 20]).unwrap();
+        talk.write(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 4\r\n\r\nhuge");
+    });
+    let mut event = crate::sender::event();
+    event.data = Some(format!("\"{}\"", "x".repeat(8 * 1024 * 1024)));
+    let event = std::sync::Arc::new(event);
+    let mut sender = Sender::new(&open_egress());
+    for connections in 1..=2 {
+        let attempt = sender.send(Job { event: event.clone(), ..job(&receiver.url()) });
+        assert!(matches!(attempt.answer, Answer::Status { status: 413, .. }), "{:?}", attempt.answer);
+        assert_eq!(receiver.connections(), connections, "the connection was used again");
+    }
+}
