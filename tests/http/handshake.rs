@@ -1,6 +1,7 @@
 //! TLS handshakes that come to nothing.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use webhook_pg::engine::Job;
@@ -11,6 +12,11 @@ use crate::breaks::reset;
 use crate::receiver::Receiver;
 use crate::sender::{Sender, fault, job};
 use crate::tls::{Authority, https, url};
+
+/// Reads what has come, or waits for something to come or the sender to hang up.
+fn some_of(stream: &mut TcpStream) -> usize {
+    stream.read(&mut [0; 4096]).unwrap_or(0)
+}
 
 #[test]
 fn a_receiver_without_tls_is_a_tls_fault() {
@@ -43,9 +49,9 @@ fn a_receiver_that_speaks_no_tls_newer_than_1_1_is_a_tls_fault() {
     let alert = vec![21, 3, 2, 0, 2, 2, 70];
     for answer in [hello, alert] {
         let receiver = Receiver::start(move |talk| {
-            talk.stream.read(&mut [0; 4096]).unwrap();
+            some_of(&mut talk.stream);
             talk.write(&answer);
-            talk.stream.read(&mut [0; 4096]).ok();
+            some_of(&mut talk.stream);
         });
         assert_eq!(Sender::new(&https(String::new())).fault(&url("127.0.0.1", &receiver)), Fault::Tls);
     }
@@ -66,7 +72,7 @@ fn a_handshake_that_is_cut_off_is_a_tls_fault() {
                 server.write_tls(&mut bytes).unwrap();
                 talk.stream.write_all(&bytes[..bytes.len() / 2]).unwrap();
             } else {
-                talk.stream.read(&mut [0; 4096]).unwrap();
+                some_of(&mut talk.stream);
             }
             if hard {
                 reset(&talk.stream);

@@ -64,10 +64,9 @@ fn raw() -> (Receiver, mpsc::Receiver<String>) {
     let (sender, heads) = mpsc::channel();
     let sender = Mutex::new(sender);
     let receiver = Receiver::start(move |talk| {
-        while let Some(head) = read_raw(&mut talk.stream) {
+        if let Some(head) = read_raw(&mut talk.stream) {
             sender.lock().unwrap().send(head).ok();
             talk.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-            break;
         }
     });
     (receiver, heads)
