@@ -30,7 +30,7 @@ use crate::engine::Job;
 use crate::event::Timestamp;
 use crate::outcome::{Answer, Fault};
 use crate::request;
-use crate::settings::Egress;
+use crate::settings::{self, Egress};
 
 /// Above this many open connections the origins used longest ago give theirs up.
 const MAX_OPEN: usize = 256;
@@ -64,7 +64,9 @@ impl Client {
         Self {
             egress: egress.clone(),
             ca_written: written(&egress.ca_file),
-            proxy: proxy(&egress.proxy),
+            proxy: settings::proxy(&egress.proxy).map_err(|_| {
+                Failure::new(Fault::Config, "the setting proxy is not of the form http://host:port")
+            }),
             tls: Arc::new(Tls::new(egress.ca_file.clone())),
             names: Arc::new(Names::of_the_system()),
             open: Arc::default(),
@@ -218,17 +220,6 @@ fn one_reading(url: &Url) -> Result<Uri, Failure> {
     Ok(uri)
 }
 
-/// An HTTP proxy as `http://host:port`. Settings hold no secrets, so it has no password.
-fn proxy(text: &str) -> Result<Option<Url>, Failure> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    match request::checked_url(text, true) {
-        Ok(url) if url.scheme() == "http" => Ok(Some(url)),
-        _ => Err(Failure::new(Fault::Config, "the setting proxy is not of the form http://host:port")),
-    }
-}
-
 fn written(ca_file: &str) -> Option<SystemTime> {
     if ca_file.is_empty() { None } else { std::fs::metadata(ca_file).and_then(|file| file.modified()).ok() }
 }
@@ -255,15 +246,6 @@ mod tests {
         assert_eq!(storable(b"a\0b", 10), "ab");
         assert_eq!(storable("aé".as_bytes().split_at(2).0, 10), "a");
         assert_eq!(storable(b"\xff\xfe", 10), "\u{fffd}\u{fffd}");
-    }
-
-    #[test]
-    fn a_proxy_is_plain_http_without_a_password() {
-        assert_eq!(proxy(""), Ok(None));
-        assert!(proxy("http://10.0.0.1:3128").unwrap().is_some());
-        for bad in ["10.0.0.1:3128", "https://proxy", "socks5://proxy", "http://u:p@proxy"] {
-            assert!(proxy(bad).is_err(), "{bad}");
-        }
     }
 
     proptest! {
