@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use url::Url;
 
+use crate::error::{Error, Result};
+use crate::request::checked_url;
 use crate::retry::Schedule;
 
 /// How many failed and successful attempts keep a row in `webhook.attempt`.
@@ -89,6 +92,46 @@ impl Default for Egress {
             connect_timeout: Duration::from_secs(5),
             max_response_bytes: 64 * 1024,
             store_response_bytes: 4 * 1024,
+        }
+    }
+}
+
+/// The proxy that the setting `proxy` names; `None` when it is empty. Settings hold no secrets, so it has no password.
+///
+/// # Errors
+/// The text is neither empty nor of the form `http://host:port`.
+pub fn proxy(text: &str) -> Result<Option<Url>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match checked_url(text, true) {
+        Ok(url) if url.scheme() == "http" && url.path() == "/" && url.query().is_none() => Ok(Some(url)),
+        // The value is not repeated: a password may stand in it.
+        _ => Err(Error::invalid("proxy is malformed")
+            .detail("A proxy has the form http://host:port, without a user name or password.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_plain_http_without_a_password() {
+        assert_eq!(proxy(""), Ok(None));
+        assert!(proxy("http://10.0.0.1:3128").unwrap().is_some());
+        for bad in [
+            "10.0.0.1:3128",
+            "https://proxy",
+            "socks5://proxy",
+            "http://u:p@proxy",
+            "http://proxy/path",
+            "http://proxy/?a",
+            "http://proxy/#a",
+            "http://proxy:0",
+        ] {
+            let error = proxy(bad).unwrap_err();
+            assert!(!format!("{error:?}").contains("u:p"), "{bad}");
         }
     }
 }

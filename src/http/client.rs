@@ -8,8 +8,7 @@
 //!
 //! A connection that the receiver closed while it was idle is noticed before use and replaced. One that is closed at the
 //! very moment of use fails as `reset` and is **not** sent again here: the receiver may have got the event, and only the
-//! engine may decide on a second try. Idle connections are kept shorter than the 5 s after which common servers
-//! (Node.js, Apache, uvicorn) close theirs, so this is rare.
+//! engine may decide on a second try, which it records. `rest.rs` keeps this rare.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -23,16 +22,16 @@ use url::{Position, Url};
 
 use super::connector::{Dialer, Tls};
 use super::failure::Failure;
+use super::names::Names;
 use super::resolver::Vetted;
+use super::rest::{self, Rest};
 use super::wire;
 use crate::engine::Job;
 use crate::event::Timestamp;
 use crate::outcome::{Answer, Fault};
 use crate::request;
-use crate::settings::Egress;
+use crate::settings::{self, Egress};
 
-/// Shorter than the keep-alive of common servers.
-const IDLE: Duration = Duration::from_secs(4);
 /// Above this many open connections the origins used longest ago give theirs up.
 const MAX_OPEN: usize = 256;
 /// Origins that are remembered.
@@ -47,6 +46,7 @@ pub(super) struct Client {
     ca_written: Option<SystemTime>,
     proxy: Result<Option<Url>, Failure>,
     tls: Arc<Tls>,
+    names: Arc<Names>,
     /// Connections that are open, idle or in use.
     open: Arc<AtomicUsize>,
     /// Idle connections one origin may keep.
@@ -64,8 +64,11 @@ impl Client {
         Self {
             egress: egress.clone(),
             ca_written: written(&egress.ca_file),
-            proxy: proxy(&egress.proxy),
+            proxy: settings::proxy(&egress.proxy).map_err(|_| {
+                Failure::new(Fault::Config, "the setting proxy is not of the form http://host:port")
+            }),
             tls: Arc::new(Tls::new(egress.ca_file.clone())),
+            names: Arc::new(Names::of_the_system()),
             open: Arc::default(),
             idle: threads,
             origins: Mutex::default(),
@@ -85,7 +88,8 @@ impl Client {
 
     /// Closes what has not been used for a while.
     pub(super) fn rest(&self) {
-        let gone: Vec<_> = self.origins().extract_if(|_, origin| origin.used.elapsed() >= IDLE).collect();
+        let gone: Vec<_> =
+            self.origins().extract_if(|_, origin| origin.used.elapsed() >= rest::LONGEST).collect();
         // Sockets close here, outside the lock.
         drop(gone);
     }
@@ -191,14 +195,18 @@ impl Client {
             .max_response_header_size(wire::MAX_HEAD)
             .max_idle_connections(self.idle)
             .max_idle_connections_per_host(self.idle)
-            .max_idle_age(IDLE)
+            .max_idle_age(rest::LONGEST)
             .user_agent("")
             .accept("")
             .accept_encoding("")
             .build();
-        let dialer =
-            Dialer { tls: Arc::clone(&self.tls), proxy: proxy.clone(), open: Arc::clone(&self.open) };
-        let resolver = Vetted::new(url.clone(), proxy, self.egress.allow.clone());
+        let dialer = Dialer {
+            tls: Arc::clone(&self.tls),
+            proxy: proxy.clone(),
+            rest: Arc::new(Rest::new()),
+            open: Arc::clone(&self.open),
+        };
+        let resolver = Vetted::new(Arc::clone(&self.names), url.clone(), proxy, self.egress.allow.clone());
         Ok(Agent::with_parts(config, dialer, resolver))
     }
 
@@ -215,17 +223,6 @@ fn one_reading(url: &Url) -> Result<Uri, Failure> {
         return Err(Failure::new(Fault::Config, "the url has more than one reading"));
     }
     Ok(uri)
-}
-
-/// An HTTP proxy as `http://host:port`. Settings hold no secrets, so it has no password.
-fn proxy(text: &str) -> Result<Option<Url>, Failure> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    match request::checked_url(text, true) {
-        Ok(url) if url.scheme() == "http" => Ok(Some(url)),
-        _ => Err(Failure::new(Fault::Config, "the setting proxy is not of the form http://host:port")),
-    }
 }
 
 fn written(ca_file: &str) -> Option<SystemTime> {
@@ -254,15 +251,6 @@ mod tests {
         assert_eq!(storable(b"a\0b", 10), "ab");
         assert_eq!(storable("aé".as_bytes().split_at(2).0, 10), "a");
         assert_eq!(storable(b"\xff\xfe", 10), "\u{fffd}\u{fffd}");
-    }
-
-    #[test]
-    fn a_proxy_is_plain_http_without_a_password() {
-        assert_eq!(proxy(""), Ok(None));
-        assert!(proxy("http://10.0.0.1:3128").unwrap().is_some());
-        for bad in ["10.0.0.1:3128", "https://proxy", "socks5://proxy", "http://u:p@proxy"] {
-            assert!(proxy(bad).is_err(), "{bad}");
-        }
     }
 
     proptest! {

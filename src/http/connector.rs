@@ -1,4 +1,4 @@
-//! Opens connections: TCP to a vetted address, the tunnel of a proxy if there is one, then TLS. Every failure here is
+//! Opens connections: TCP to a vetted address, then for https the tunnel of a proxy if there is one, and TLS. Every failure here is
 //! classed by the step that failed, which ureq's errors alone would not tell.
 
 use std::io::{self, Read, Write};
@@ -17,6 +17,7 @@ use ureq::unversioned::transport::{ConnectionDetails, Connector};
 use url::Url;
 
 use super::failure::Failure;
+use super::rest::Rest;
 use super::wire::{self, Counted, Socket, Stream, Wire};
 use crate::outcome::Fault;
 
@@ -57,10 +58,11 @@ impl Tls {
     }
 }
 
-/// Opens connections under one policy.
+/// Opens connections to one origin under one policy.
 pub(super) struct Dialer {
     pub(super) tls: Arc<Tls>,
     pub(super) proxy: Option<Url>,
+    pub(super) rest: Arc<Rest>,
     /// Counts what is open.
     pub(super) open: Arc<AtomicUsize>,
 }
@@ -76,21 +78,30 @@ impl Connector<()> for Dialer {
             _ => Failure::new(Fault::Timeout, format!("{step} took all the time")),
         };
         let host = details.uri.host().unwrap_or_default();
+        // Before anything is dialled: what could not be verified is not connected to.
+        let tls = if details.needs_tls() { Some(self.tls.config()?) } else { None };
 
         let tcp = dial(&details.addrs, until).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => late(Fault::Connect, "connecting"),
             _ => Failure::connecting(&error),
-        })?;
+        });
+        let tcp = match tcp {
+            // The administrator chose the proxy, so no endpoint answers for it.
+            Err(failure) if self.proxy.is_some() => {
+                return Err(Failure::new(Fault::Internal, format!("proxy: {}", failure.message)).into());
+            }
+            tcp => tcp?,
+        };
         let mut socket = Socket::new(tcp, until);
-        if self.proxy.is_some() {
-            let port = details.uri.port_u16().unwrap_or(if details.needs_tls() { 443 } else { 80 });
+        if self.proxy.is_some() && details.needs_tls() {
+            let port = details.uri.port_u16().unwrap_or(443);
             tunnel(&mut socket, host, port).map_err(|error| match error.kind() {
                 io::ErrorKind::TimedOut => late(Fault::Connect, "the proxy"),
                 _ => Failure::new(Fault::Connect, format!("proxy: {error}")),
             })?;
         }
-        let stream = if details.needs_tls() {
-            let tls = shake_hands(self.tls.config()?, host, socket).map_err(|error| match error.kind() {
+        let stream = if let Some(config) = tls {
+            let tls = shake_hands(config, host, socket).map_err(|error| match error.kind() {
                 io::ErrorKind::TimedOut => late(Fault::Tls, "the TLS handshake"),
                 _ => Failure::new(Fault::Tls, format!("TLS: {error}")),
             })?;
@@ -98,7 +109,10 @@ impl Connector<()> for Dialer {
         } else {
             Stream::Plain(socket)
         };
-        Ok(Some(Wire::new(stream, Counted::new(&self.open))))
+        // A proxy is told where a plain request goes in the request line (RFC 9112, section 3.2.2).
+        let target = details.uri.authority().filter(|_| self.proxy.is_some() && !details.needs_tls());
+        let target = target.map(|authority| format!("http://{authority}"));
+        Ok(Some(Wire::new(stream, target, Arc::clone(&self.rest), Counted::new(&self.open))))
     }
 }
 

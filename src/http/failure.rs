@@ -1,4 +1,5 @@
-//! Why there was no answer: one class and one line for people, never a secret, never a path of a URL.
+//! Why there was no answer: one class and one line for people, never a secret, never a path of a URL. The line says
+//! "outcome unknown" where the receiver may have got the event all the same.
 
 use std::{fmt, io};
 
@@ -31,7 +32,7 @@ impl Failure {
                 Err(other) => Self::new(Fault::Internal, other.to_string()),
             },
             E::Io(error) => Self::talking(&error),
-            E::Timeout(_) => Self::new(Fault::Timeout, "no complete answer in time"),
+            E::Timeout(_) => Self::new(Fault::Timeout, "no complete answer in time, outcome unknown"),
             E::HostNotFound => Self::new(Fault::Dns, "the name has no address"),
             E::ConnectionFailed => Self::new(Fault::Connect, "no connection"),
             E::Tls(message) => Self::new(Fault::Tls, message),
@@ -51,7 +52,7 @@ impl Failure {
             return Self::new(Fault::Tls, format!("TLS: {error}"));
         }
         let fault = if is_our_own(error) { Fault::Internal } else { Fault::Reset };
-        Self::new(fault, format!("connection lost: {error}"))
+        Self::new(fault, format!("connection lost, outcome unknown: {error}"))
     }
 }
 

@@ -14,8 +14,10 @@ pub mod address;
 mod client;
 mod connector;
 mod failure;
+mod names;
 mod pool;
 mod resolver;
+mod rest;
 mod wire;
 
 pub use pool::{Notify, Pool, Spawn, spawn_thread};

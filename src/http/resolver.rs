@@ -1,17 +1,15 @@
 //! Names to vetted addresses.
 //!
 //! ureq asks for **every** request, also when it then takes a pooled connection, so the answer is kept for a few
-//! seconds; and ureq's own resolver spawns a thread each time, ours looks the name up in the calling thread. The
-//! price: a lookup that hangs cannot be interrupted. It occupies its thread for as long as the system's resolver takes
-//! (`timeout` and `attempts` in resolv.conf, 10 s by default), and ends as a timeout if that was too long.
+//! seconds, and every one is vetted before it is used.
 //!
 //! One refused address refuses the whole name: a name that points to a public and a private address is either an
 //! attack or a mistake. A resolver belongs to one origin under one policy, so a new policy starts with no kept answers.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fmt, io};
 
 use ipnet::IpNet;
 use ureq::config::Config;
@@ -20,8 +18,9 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use url::{Host, Url};
 
-use super::address;
-use super::failure::{Failure, is_our_own};
+use super::failure::Failure;
+use super::names::Names;
+use super::{address, wire};
 use crate::outcome::Fault;
 
 /// How long a vetted answer is used: long enough for a burst, short enough for a failover by DNS.
@@ -31,6 +30,7 @@ const MAX_ADDRESSES: usize = 16;
 
 /// The vetted addresses of one origin.
 pub(super) struct Vetted {
+    names: Arc<Names>,
     url: Url,
     /// Connect there instead. The proxy looks names up itself, and it is the administrator's to choose.
     proxy: Option<Url>,
@@ -39,28 +39,31 @@ pub(super) struct Vetted {
 }
 
 impl Vetted {
-    pub(super) fn new(url: Url, proxy: Option<Url>, allow: Vec<IpNet>) -> Self {
-        Self { url, proxy, allow, kept: Mutex::new(None) }
+    pub(super) fn new(names: Arc<Names>, url: Url, proxy: Option<Url>, allow: Vec<IpNet>) -> Self {
+        Self { names, url, proxy, allow, kept: Mutex::new(None) }
     }
 
-    fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+    fn addresses(&self, until: Option<Instant>) -> Result<Vec<SocketAddr>, Failure> {
         if let Some((since, addresses)) = &*self.kept.lock().unwrap_or_else(PoisonError::into_inner)
             && since.elapsed() < KEEP
         {
             return Ok(addresses.clone());
         }
+        self.vet_host()?;
         let found = match &self.proxy {
             Some(proxy) => {
-                self.vet_literal()?;
-                lookup(proxy)?
+                self.look_up(proxy, until).map_err(|failure| Failure {
+                    // The administrator chose the proxy, so no endpoint answers for its name.
+                    fault: Fault::Internal,
+                    message: format!("proxy: {}", failure.message),
+                })?
             }
-            None => lookup(&self.url)?,
+            None => {
+                let found = self.look_up(&self.url, until)?;
+                found.iter().try_for_each(|address| self.vet(address.ip()))?;
+                found
+            }
         };
-        for address in &found {
-            if self.proxy.is_none() {
-                self.vet(address.ip())?;
-            }
-        }
         let kept = (Instant::now(), found.clone());
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         Ok(found)
@@ -72,13 +75,27 @@ impl Vetted {
         })
     }
 
-    /// Behind a proxy names are the proxy's business; an address in the URL itself is not.
-    fn vet_literal(&self) -> Result<(), Failure> {
+    /// What the URL itself says: an address, or a name that stands for one everywhere. Behind a proxy this is all that
+    /// is known; other names are the proxy's business.
+    fn vet_host(&self) -> Result<(), Failure> {
         match self.url.host() {
             Some(Host::Ipv4(ip)) => self.vet(ip.into()),
             Some(Host::Ipv6(ip)) => self.vet(ip.into()),
-            _ => Ok(()),
+            Some(Host::Domain(name)) => address::stands_for(name).map_or(Ok(()), |ip| self.vet(ip)),
+            None => Ok(()),
         }
+    }
+
+    /// Addresses in the URL need no lookup.
+    fn look_up(&self, url: &Url, until: Option<Instant>) -> Result<Vec<SocketAddr>, Failure> {
+        let found = match url.host() {
+            Some(Host::Ipv4(ip)) => vec![ip.into()],
+            Some(Host::Ipv6(ip)) => vec![ip.into()],
+            Some(Host::Domain(name)) => self.names.addresses(name, until)?,
+            None => return Err(Failure::new(Fault::Config, "the url has no host")),
+        };
+        let port = url.port_or_known_default().unwrap_or_default();
+        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
     }
 }
 
@@ -89,11 +106,7 @@ impl Resolver for Vetted {
         _config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let start = Instant::now();
-        let found = self.addresses()?;
-        if start.elapsed() >= *timeout.after {
-            return Err(ureq::Error::Timeout(timeout.reason));
-        }
+        let found = self.addresses(wire::deadline(timeout))?;
         let mut addresses = self.empty();
         for address in found.into_iter().take(MAX_ADDRESSES) {
             addresses.push(address);
@@ -108,58 +121,106 @@ impl fmt::Debug for Vetted {
     }
 }
 
-/// Asks the system. Addresses in the URL need no lookup.
-fn lookup(url: &Url) -> Result<Vec<SocketAddr>, Failure> {
-    let found = url.socket_addrs(|| None).map_err(|error| {
-        let fault = if is_our_own(&error) || is_resolver_down(&error) { Fault::Internal } else { Fault::Dns };
-        Failure::new(fault, error.to_string())
-    })?;
-    if found.is_empty() {
-        return Err(Failure::new(Fault::Dns, "the name has no address"));
-    }
-    Ok(found)
-}
-
-/// EAI_AGAIN: no name server answered. The standard library keeps only the text of that code, glibc's in English
-/// (the worker runs with `lc_messages = C`); in another language the class is `dns`, the lesser mistake.
-fn is_resolver_down(error: &io::Error) -> bool {
-    error.raw_os_error().is_some() || error.to_string().contains("Temporary failure in name resolution")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
-    fn vetted(url: &str, allow: &[&str]) -> Result<Vec<SocketAddr>, Failure> {
+    fn vetted(url: &str, proxy: Option<&str>, allow: &[&str]) -> Result<Vec<SocketAddr>, Failure> {
+        let lookup = |name: &str| {
+            let texts: &[&str] = match name {
+                "public.example" => &["93.184.216.34", "2606:2800:220:1::1"],
+                "private.example" => &["10.0.0.7"],
+                "mixed.example" => &["93.184.216.34", "10.0.0.7"],
+                "mapped.example" => &["93.184.216.34", "::ffff:10.0.0.7"],
+                "metadata.example" => &["169.254.169.254"],
+                "proxy.example" => &["10.3.1.28"],
+                _ => return Err(io::Error::other("no such name")),
+            };
+            Ok(texts.iter().map(|text| text.parse().unwrap()).collect())
+        };
+        let names = Arc::new(Names::new(Arc::new(lookup)));
+        let proxy = proxy.map(|proxy| Url::parse(proxy).unwrap());
         let allow = allow.iter().map(|net| net.parse().unwrap()).collect();
-        Vetted::new(Url::parse(url).unwrap(), None, allow).addresses()
+        Vetted::new(names, Url::parse(url).unwrap(), proxy, allow).addresses(None)
+    }
+
+    fn fault(url: &str, allow: &[&str]) -> Fault {
+        vetted(url, None, allow).unwrap_err().fault
     }
 
     #[test]
     fn a_refused_address_names_its_class() {
-        let failure = vetted("https://10.1.2.3/", &[]).unwrap_err();
+        let failure = vetted("https://10.1.2.3/", None, &[]).unwrap_err();
         assert_eq!(failure.fault, Fault::Egress);
         assert_eq!(failure.message, "10.1.2.3 is a private address, which is not open to webhooks");
     }
 
     #[test]
-    fn one_refused_address_refuses_the_name() {
-        // localhost resolves to 127.0.0.1, ::1 or both; whichever is missing in the list closes it.
-        assert_eq!(vetted("http://localhost:1/", &[]).unwrap_err().fault, Fault::Egress);
-        assert!(vetted("http://localhost:1/", &["127.0.0.0/8", "::1/128"]).is_ok());
+    fn a_public_name_becomes_all_its_addresses_with_the_port_of_the_url() {
+        let found = vetted("https://public.example:8443/", None, &[]).unwrap();
+        let want = ["93.184.216.34:8443", "[2606:2800:220:1::1]:8443"];
+        assert_eq!(found, want.map(|text| text.parse().unwrap()));
     }
 
     #[test]
-    fn a_name_that_cannot_exist_is_a_dns_fault_or_our_own() {
-        let fault = vetted("https://nothing.invalid/", &[]).unwrap_err().fault;
+    fn a_name_of_a_private_address_is_refused_unless_listed() {
+        assert_eq!(fault("https://private.example/", &[]), Fault::Egress);
+        assert!(vetted("https://private.example/", None, &["10.0.0.7/32"]).is_ok());
+        assert_eq!(fault("https://private.example/", &["10.0.0.8/32"]), Fault::Egress);
+    }
+
+    #[test]
+    fn one_refused_address_refuses_the_name() {
+        for name in ["mixed.example", "mapped.example"] {
+            assert_eq!(fault(&format!("https://{name}/"), &[]), Fault::Egress, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_a_metadata_address_is_refused_whatever_is_listed() {
+        assert_eq!(fault("https://metadata.example/", &["0.0.0.0/0", "::/0"]), Fault::Egress);
+    }
+
+    #[test]
+    fn the_system_says_that_a_name_cannot_exist_or_that_its_resolver_is_down() {
+        let url = Url::parse("https://nothing.invalid/").unwrap();
+        let vetted = Vetted::new(Arc::new(Names::of_the_system()), url, None, vec![]);
+        let fault = vetted.addresses(None).unwrap_err().fault;
         assert!(matches!(fault, Fault::Dns | Fault::Internal), "{fault:?}");
     }
 
     #[test]
-    fn behind_a_proxy_only_literal_addresses_are_vetted() {
-        let proxy = Some(Url::parse("http://127.0.0.1:3128").unwrap());
-        let behind = |url: &str| Vetted::new(Url::parse(url).unwrap(), proxy.clone(), vec![]).addresses();
-        assert_eq!(behind("https://example.invalid/").unwrap(), ["127.0.0.1:3128".parse().unwrap()]);
-        assert_eq!(behind("https://169.254.169.254/").unwrap_err().fault, Fault::Egress);
+    fn behind_a_proxy_the_proxy_is_trusted_and_names_are_its_business() {
+        for proxy in ["http://10.3.1.28:3128", "http://proxy.example:3128"] {
+            let found = vetted("https://unheard-of.example/", Some(proxy), &[]).unwrap();
+            assert_eq!(found, ["10.3.1.28:3128".parse().unwrap()]);
+        }
+    }
+
+    #[test]
+    fn behind_a_proxy_what_the_url_itself_says_is_vetted() {
+        for host in [
+            "169.254.169.254",
+            "10.0.0.1",
+            "2130706433",
+            "[::ffff:10.0.0.1]",
+            "localhost",
+            "LOCALHOST.",
+            "receiver.localhost",
+            "metadata.google.internal",
+            "metadata.google.internal.",
+        ] {
+            let failure =
+                vetted(&format!("https://{host}/"), Some("http://10.3.1.28:3128"), &[]).unwrap_err();
+            assert_eq!(failure.fault, Fault::Egress, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_whose_name_does_not_resolve_is_our_own_fault() {
+        let failure = vetted("https://public.example/", Some("http://gone.example:3128"), &[]).unwrap_err();
+        assert_eq!(failure.fault, Fault::Internal);
     }
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, StreamOwned};
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
+use super::rest::Rest;
+
 /// Longest response head that is accepted, in bytes.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// Must hold a whole response head, and then some of the body.
@@ -150,21 +152,92 @@ impl Drop for Counted {
 pub(super) struct Wire {
     stream: Stream,
     buffers: Space,
+    /// Written before the path of the request line, for a proxy: `http://host:port`.
+    target: Option<String>,
     /// The next piece of output is the head of a request.
     at_head: bool,
     /// Just served a request. Its return to the pool needs no probe, because the next use makes one.
     just_used: bool,
+    /// The receiver reads no more, but what it said before may still be there to read.
+    deaf: bool,
+    rest: Arc<Rest>,
+    /// When the last rest began.
+    resting: Instant,
+    /// The length of the last rest, until the first byte of the answer shows that it was not too long.
+    rested: Option<Duration>,
     _counted: Counted,
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, counted: Counted) -> Self {
-        Self { stream, buffers: Space::new(), at_head: true, just_used: false, _counted: counted }
+    pub(super) fn new(stream: Stream, target: Option<String>, rest: Arc<Rest>, counted: Counted) -> Self {
+        Self {
+            stream,
+            buffers: Space::new(),
+            target,
+            at_head: true,
+            just_used: false,
+            deaf: false,
+            rest,
+            resting: Instant::now(),
+            rested: None,
+            _counted: counted,
+        }
+    }
+
+    /// What came of reading or writing. A connection that breaks before the answer begins may have rested too long.
+    fn learn<T>(&mut self, result: io::Result<T>, timeout: NextTimeout) -> Result<T, ureq::Error> {
+        result.map_err(|error| {
+            if let Some(rest) = self.rested.take()
+                && error.kind() != io::ErrorKind::TimedOut
+            {
+                self.rest.closed_after(rest);
+            }
+            io_error(error, timeout)
+        })
+    }
+
+    /// Puts the target into the request line, whose path begins after the first space. The bytes held are then one
+    /// head, or none if it grew out of the buffer and had to leave at once.
+    fn aim(&mut self) -> io::Result<()> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let head = &self.buffers.output[..self.buffers.held];
+        let path = head.iter().position(|&byte| byte == b' ').map_or(0, |space| space + 1);
+        let aimed = [&head[..path], target.as_bytes(), &head[path..]].concat();
+        if let Some(room) = self.buffers.output.get_mut(..aimed.len()) {
+            room.copy_from_slice(&aimed);
+            self.buffers.held = aimed.len();
+            return Ok(());
+        }
+        self.buffers.held = 0;
+        self.send(&aimed)
+    }
+
+    /// A receiver may answer before it has read all (413, say) and close. Then writing fails while its answer waits to
+    /// be read, so only reading decides.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        if self.deaf {
+            return Ok(());
+        }
+        match self.stream.send(bytes) {
+            Err(e) if matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) => {
+                self.deaf = true;
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let held = std::mem::take(&mut self.buffers.held);
-        if held > 0 { self.stream.send(&self.buffers.output[..held]) } else { Ok(()) }
+        if held == 0 {
+            return Ok(());
+        }
+        // Out and in again: nothing is copied.
+        let output = std::mem::take(&mut self.buffers.output);
+        let sent = self.send(&output[..held]);
+        self.buffers.output = output;
+        sent
     }
 }
 
@@ -177,22 +250,54 @@ impl Transport for Wire {
         self.just_used = true;
         self.stream.socket().set_deadline(deadline(timeout));
         self.buffers.held += amount;
-        let wait = std::mem::take(&mut self.at_head) && self.buffers.held <= MAX_HELD;
-        if wait { Ok(()) } else { self.flush().map_err(|e| io_error(e, timeout)) }
+        let at_head = std::mem::take(&mut self.at_head);
+        if at_head {
+            let aimed = self.aim();
+            self.learn(aimed, timeout)?;
+        }
+        let wait = at_head && self.buffers.held <= MAX_HELD;
+        if wait {
+            return Ok(());
+        }
+        let flushed = self.flush();
+        self.learn(flushed, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         self.just_used = true;
         self.stream.socket().set_deadline(deadline(timeout));
-        self.flush().map_err(|e| io_error(e, timeout))?;
+        let flushed = self.flush();
+        self.learn(flushed, timeout)?;
         self.at_head = true;
-        let amount = self.stream.read(self.buffers.input_append_buf()).map_err(|e| io_error(e, timeout))?;
+        let read = self.stream.read(self.buffers.input_append_buf());
+        let amount = self.learn(read, timeout)?;
         self.buffers.input_appended(amount);
+        if let Some(rest) = self.rested.take()
+            && amount == 0
+        {
+            self.rest.closed_after(rest);
+        }
         Ok(amount > 0)
     }
 
     fn is_open(&mut self) -> bool {
-        std::mem::take(&mut self.just_used) || self.stream.socket().is_silent().unwrap_or(false)
+        if self.deaf {
+            return false;
+        }
+        if std::mem::take(&mut self.just_used) {
+            self.resting = Instant::now();
+            return true;
+        }
+        let rest = self.resting.elapsed();
+        if rest >= self.rest.limit() {
+            return false;
+        }
+        self.rested = Some(rest);
+        let silent = self.stream.socket().is_silent().unwrap_or(false);
+        if !silent {
+            self.rest.closed_after(rest);
+        }
+        silent
     }
 
     fn is_tls(&self) -> bool {

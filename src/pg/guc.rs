@@ -150,7 +150,7 @@ pub fn init() {
         c"URL of an HTTP proxy; the environment's proxies are never used.",
         &PROXY,
         GucContext::Sighup,
-        None,
+        Some(check_proxy),
     );
     text(
         c"webhook_pg.ca_file",
@@ -366,6 +366,16 @@ unsafe extern "C-unwind" fn check_egress_allow(
 ) -> bool {
     // SAFETY: called by PostgreSQL as a check hook.
     unsafe { check(new, |text| networks(text).map(drop)) }
+}
+
+unsafe extern "C-unwind" fn check_proxy(
+    new: *mut *mut c_char,
+    _: *mut *mut c_void,
+    _: pg_sys::GucSource::Type,
+) -> bool {
+    let rule = |text: &str| crate::settings::proxy(text).map(drop).map_err(|e| e.detail.unwrap_or(e.message));
+    // SAFETY: called by PostgreSQL as a check hook.
+    unsafe { check(new, rule) }
 }
 
 unsafe extern "C-unwind" fn check_context(

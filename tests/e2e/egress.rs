@@ -9,7 +9,7 @@ use rustls::pki_types::PrivateKeyDer;
 
 use crate::cluster::Cluster;
 use crate::receiver::Receiver;
-use crate::scene::{Scene, register};
+use crate::scene::{Scene, create_table, register};
 use crate::wait::{holds, secs, wait_until};
 use crate::wire::Reply;
 
@@ -144,4 +144,31 @@ fn a_proxy_in_the_environment_of_the_server_is_not_used() {
     let mut scene = Scene::new(&cluster, "egress_proxy", "", |_, _| Reply::ok());
     scene.fence(1);
     assert_eq!(canary.connections(), 0);
+}
+
+#[test]
+fn with_a_proxy_set_every_request_goes_through_it() {
+    let proxy = Receiver::start(|_, _| Reply::ok());
+    let url = proxy.url();
+    let cluster = Cluster::start(&[("webhook_pg.proxy", url.strip_suffix("/hook").unwrap())]);
+    let mut client = cluster.connect();
+    create_table(&mut client, "egress_proxied");
+    // A name that only the proxy would know.
+    let url = "http://receiver.invalid/hook";
+    let (_, secret) = register(&mut client, "egress_proxied", url, "egress_proxied.*", "");
+    proxy.trust(&secret);
+    client.batch_execute("INSERT INTO egress_proxied (id) VALUES (1)").unwrap();
+    proxy.wait_for_rows([1], secs(20));
+    assert_eq!(proxy.requests()[0].path, url);
+    proxy.assert_all_signed();
+}
+
+#[test]
+fn a_proxy_with_a_password_is_refused_by_the_setting() {
+    let cluster = Cluster::start(&[]);
+    let mut client = cluster.connect();
+    let error = client.batch_execute("ALTER SYSTEM SET webhook_pg.proxy = 'http://ann:pw@127.0.0.1:3128'");
+    let error = error.expect_err("settings hold no secrets");
+    assert_eq!(error.as_db_error().unwrap().code().code(), "22023");
+    assert!(error.as_db_error().unwrap().detail().unwrap_or_default().contains("http://host:port"));
 }

@@ -160,3 +160,11 @@ pub(crate) fn fault(attempt: Attempt) -> Fault {
         answered => panic!("{answered:?}"),
     }
 }
+
+/// What a failed attempt says to people.
+pub(crate) fn message(attempt: Attempt) -> String {
+    match attempt.answer {
+        Answer::Failed { message, .. } => message,
+        answered => panic!("{answered:?}"),
+    }
+}
