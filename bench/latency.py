@@ -48,6 +48,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rates", default="50,500", help="changes per second, a list")
     arguments.add_argument("--seconds", type=int, default=20)
+    arguments.add_argument("--held", action="store_true", help="a transaction that wrote, with a snapshot, stays open meanwhile")
     options = arguments.parse_args()
     steal = processes.Steal()
     receiver = sink.Sink()
@@ -56,6 +57,15 @@ def main() -> int:
     psql.execute(INSERT.format(id=0, now=0))
     delivered = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered'"
     psql.wait_until("the first delivery", lambda: psql.value(delivered) == "1", 15)
+
+    if options.held:
+        held = subprocess.Popen(psql.PSQL, stdin=subprocess.PIPE, text=True, bufsize=1)
+        held.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO contact (id) VALUES (-1);\n")
+        psql.wait_until(
+            "the open transaction",
+            lambda: psql.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'") == "1",
+            10,
+        )
 
     ranges, next_id = {}, 1
     for rate in map(int, options.rates.split(",")):
@@ -70,6 +80,9 @@ def main() -> int:
         except TimeoutError as problem:
             print(f"\n{problem}", file=sys.stderr)
     psql.progress("")
+    if options.held:
+        held.stdin.close()  # ends the session, and with it the transaction, by a rollback
+        held.wait()
 
     arrived: dict[int, list[int]] = {}
     sent = {}

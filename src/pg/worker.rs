@@ -340,20 +340,22 @@ fn chance() -> f64 {
     getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
 }
 
-/// The same trouble once a minute.
+/// The same trouble once a minute, and not more than a few different ones.
 #[derive(Default)]
 struct Log {
-    last: Option<(String, Instant)>,
+    told: Vec<(String, Instant)>,
 }
+
+/// Different lines a minute.
+const MAX_LINES: usize = 10;
 
 impl Log {
     fn warn(&mut self, trouble: &str) {
         let now = Instant::now();
-        let repeated =
-            self.last.as_ref().is_some_and(|(text, at)| text == trouble && now - *at < LOG_INTERVAL);
-        if !repeated {
+        self.told.retain(|(_, at)| now - *at < LOG_INTERVAL);
+        if self.told.len() < MAX_LINES && !self.told.iter().any(|(text, _)| text == trouble) {
             warning!("{}: {trouble}", launcher::WORKER_TYPE);
-            self.last = Some((trouble.to_owned(), now));
+            self.told.push((trouble.to_owned(), now));
         }
     }
 }

@@ -241,6 +241,7 @@ fn a_fault_of_our_own_costs_no_attempt_and_no_row() {
     world.advance(MINUTE);
     assert_eq!(world.db().deliveries.len(), 0);
     assert!(sent(&world, 1) < 4 * 65, "it does not rest");
+    assert!(world.troubles.iter().any(|trouble| trouble.contains("fault of our own")), "nobody hears of it");
     world.behave(1, Behaviour::Healthy);
     world.advance(5 * SECOND);
     assert!(world.db().deliveries.values().all(|row| (row.state, row.attempts) == (State::Delivered, 1)));

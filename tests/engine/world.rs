@@ -82,6 +82,8 @@ pub struct World {
     poll_at: Timestamp,
     wake_at: Timestamp,
     seed: u64,
+    /// What the log is told.
+    pub troubles: Vec<String>,
     pub crashes: usize,
     pub rounds: usize,
 }
@@ -99,6 +101,7 @@ impl World {
             limits,
             poll_at: START,
             wake_at: START,
+            troubles: Vec::new(),
             seed,
             crashes: 0,
             rounds: 0,
@@ -208,7 +211,7 @@ impl World {
         match engine.round(turn) {
             Ok(wait) => {
                 self.wake_at = self.now.saturating_add(micros(wait));
-                engine.take_trouble();
+                self.troubles.extend(engine.take_trouble());
                 self.assert_memory_is_bounded();
             }
             Err(_) => {

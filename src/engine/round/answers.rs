@@ -51,6 +51,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         }
         let is_gone = lane.is_none();
         if verdict == Verdict::OwnFault {
+            if let Answer::Failed { message, .. } = &attempt.answer {
+                self.trouble = Some(format!("deliveries wait for a fault of our own to end: {message}"));
+            }
             if let (Some(lane), State::Pending { next_attempt_at }) = (lane, decision.state) {
                 lane.hold_until = lane.hold_until.max(next_attempt_at);
                 lane.take_back(task);
