@@ -24,9 +24,9 @@ SELECT webhook_resume(2);
 
 SELECT webhook_backfill('task', 2, condition => $$status <> 'done'$$) AS rows;
 
-SELECT public_key LIKE 'whpk_%' AS signed_with_a_key_pair FROM webhook.endpoints WHERE id = (
-    SELECT id FROM webhook_register('https://pay.example.com/postback', name => 'payments', events => '{contact.*}', format => 'postback',
-        signature => 'ed25519', scope => '{"city": "Bergen"}', ordering => 'key', rate_limit => 10));
+SELECT id FROM webhook_register('https://pay.example.com/postback', name => 'payments', events => '{contact.*}', format => 'postback',
+    signature => 'ed25519', scope => '{"city": "Bergen"}', ordering => 'key', rate_limit => 10);
+SELECT public_key LIKE 'whpk_%' AS has_a_public_key FROM webhook.endpoints WHERE id = 3;
 SELECT method, url, body LIKE 'type=UPDATE&resource=contact&number_of_attempts=1&data=%' AS as_a_form
   FROM webhook_preview(3, (SELECT id FROM webhook.events WHERE type = 'contact.updated'));
 SELECT webhook_rotate_secret(2, overlap => '1 hour') IS NOT NULL AS rotated;
