@@ -5,9 +5,12 @@ byte at the receiver. The schedule is fixed in advance: a slow delivery does not
 """
 
 import argparse
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import processes
@@ -44,11 +47,26 @@ def write(first_id: int, rate: int, seconds: int) -> int:
     return count
 
 
+def silence() -> socket.socket:
+    """A receiver that accepts connections and never says a word."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    held = []
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(listener.accept())
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rates", default="50,500", help="changes per second, a list")
     arguments.add_argument("--seconds", type=int, default=20)
     arguments.add_argument("--held", action="store_true", help="a transaction that wrote, with a snapshot, stays open meanwhile")
+    arguments.add_argument("--hanging", type=int, default=0, help="endpoints that never answer and want everything, too")
     options = arguments.parse_args()
     steal = processes.Steal()
     receiver = sink.Sink()
@@ -57,6 +75,15 @@ def main() -> int:
     psql.execute(INSERT.format(id=0, now=0))
     delivered = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered'"
     psql.wait_until("the first delivery", lambda: psql.value(delivered) == "1", 15)
+
+    if options.hanging:
+        port = silence().getsockname()[1]
+        psql.execute(
+            f"""SELECT webhook_register(url => 'http://127.0.0.1:{port}/', events => '{{*}}', name => 'silent' || n, timeout => '5 s')
+                  FROM generate_series(1, {options.hanging}) n;
+                INSERT INTO contact (id) SELECT -n FROM generate_series(100, 1099) n"""
+        )
+        psql.wait_until("the backlog of the others", lambda: int(psql.value(delivered)) > 1000, 60)
 
     if options.held:
         held = subprocess.Popen(psql.PSQL, stdin=subprocess.PIPE, text=True, bufsize=1)
@@ -76,7 +103,8 @@ def main() -> int:
         ranges[rate] = range(next_id, next_id + count)
         next_id += count
         try:
-            psql.wait_until("all deliveries", lambda total=next_id: int(psql.value(delivered)) >= total, 30)
+            total = next_id + (1000 if options.hanging else 0)
+            psql.wait_until("all deliveries", lambda total=total: int(psql.value(delivered)) >= total, 30)
         except TimeoutError as problem:
             print(f"\n{problem}", file=sys.stderr)
     psql.progress("")

@@ -1,5 +1,7 @@
 //! Wrong input: the right SQLSTATE, a message of one line, the value in DETAIL, advice in HINT; and nothing changes.
 
+use std::sync::{Arc, Mutex};
+
 use postgres::error::DbError;
 
 use crate::cluster::Cluster;
@@ -172,4 +174,29 @@ fn an_error_of_a_users_statement_keeps_all_that_postgresql_says_of_it() {
     let context =
         error("DO $$ BEGIN INSERT INTO b VALUES (1); END $$").where_().unwrap_or_default().to_owned();
     assert!(context.contains("PL/pgSQL function inline_code_block line 1"), "{context:?}");
+}
+
+#[test]
+fn an_unlogged_table_and_one_with_children_are_attached_with_a_warning() {
+    let cluster = Cluster::shared();
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    let mut client = postgres::Config::new()
+        .host_path(cluster.home())
+        .user("postgres")
+        .dbname("postgres")
+        .notice_callback(move |notice| heard.lock().unwrap().push(notice.message().to_owned()))
+        .connect(postgres::NoTls)
+        .unwrap();
+    client
+        .batch_execute(
+            "CREATE UNLOGGED TABLE errors_unlogged (a int); CREATE TABLE errors_parent (a int);
+             CREATE TABLE errors_child () INHERITS (errors_parent);
+             SELECT webhook_attach('errors_unlogged'), webhook_attach('errors_parent')",
+        )
+        .unwrap();
+    let said = said.lock().unwrap().join("; ");
+    assert!(said.contains("errors_unlogged is unlogged"), "{said}");
+    assert!(said.contains("tables that inherit from public.errors_parent are captured only where"), "{said}");
+    client.batch_execute("DROP TABLE errors_unlogged, errors_child, errors_parent").unwrap();
 }

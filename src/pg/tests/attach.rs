@@ -63,7 +63,9 @@ mod tests {
     #[pg_test]
     fn wrong_attach_calls_end_with_the_right_sqlstate() {
         run("CREATE TABLE t (a int); CREATE VIEW v AS SELECT 1 AS a; CREATE TEMP TABLE temporary (a int);
-             CREATE MATERIALIZED VIEW m AS SELECT 1 AS a; CREATE SEQUENCE s");
+             CREATE MATERIALIZED VIEW m AS SELECT 1 AS a; CREATE SEQUENCE s;
+             CREATE FOREIGN DATA WRAPPER w; CREATE SERVER elsewhere FOREIGN DATA WRAPPER w;
+             CREATE FOREIGN TABLE remote (a int) SERVER elsewhere");
         for (call, state) in [
             ("NULL", "22023"),
             ("4294967294", "42704"),
@@ -92,6 +94,7 @@ mod tests {
             ("'m'", "42809"),
             ("'s'", "42809"),
             ("'temporary'", "42809"),
+            ("'remote'", "42809"),
         ] {
             assert_eq!(sqlstate(&format!("SELECT webhook_attach({call})")), state, "{call}");
         }

@@ -109,4 +109,45 @@ mod tests {
             "webhook.attachment webhook.attachment_id_seq webhook.endpoint webhook.endpoint_id_seq webhook.installation"
         );
     }
+
+    /// Whoever may create objects in a schema of the search path can offer functions and operators that fit better than PostgreSQL's.
+    #[pg_test]
+    fn what_shadows_postgresql_in_public_or_pg_temp_is_never_called() {
+        run("CREATE TABLE caught (who text);
+             CREATE TYPE pair AS (x int, at timestamptz);
+             CREATE FUNCTION to_json(pair) RETURNS json LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO public.caught VALUES ('to_json'); RETURN NULL; END $$;
+             CREATE FUNCTION pg_temp.to_json(pair) RETURNS json LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO public.caught VALUES ('temp to_json'); RETURN NULL; END $$;
+             CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO public.caught VALUES ('now'); RETURN NULL; END $$;
+             CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO public.caught VALUES ('clock'); RETURN NULL; END $$;
+             CREATE FUNCTION public.same(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO public.caught VALUES ('='); RETURN true; END $$;
+             CREATE OPERATOR public.= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = public.same);
+             CREATE FUNCTION public.same(text, text) RETURNS boolean LANGUAGE plpgsql AS
+                 $$ BEGIN INSERT INTO public.caught VALUES ('= of text'); RETURN true; END $$;
+             CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.same);
+             CREATE TABLE account (id bigint PRIMARY KEY);
+             CREATE TABLE contact (id bigint PRIMARY KEY, p pair, list pair[], account_id bigint REFERENCES account);
+             INSERT INTO account VALUES (1);
+             SET LOCAL search_path = public, pg_temp, pg_catalog;");
+        let id = register("a", "");
+        run(&format!(
+            "SELECT webhook_attach('contact', expand => '{{\"account\": \"account_id\"}}');
+             INSERT INTO contact VALUES (1, ROW(1, '2020-01-01'), ARRAY[ROW(2, '2020-01-01')::pair], 1);
+             UPDATE contact SET p = NULL;
+             SELECT webhook_backfill('contact', {id});
+             SELECT webhook_update({id}, '{{\"timeout\": \"2 s\"}}');
+             SELECT webhook_pause({id}); SELECT webhook_resume({id}); SELECT webhook_test({id});
+             SELECT webhook_config({id}); SELECT webhook_rotate_secret({id});
+             SELECT webhook_send('a.b', '{{}}', 'k', 'i'); SELECT count(*) FROM webhook_status();
+             SELECT count(*) FROM webhook.endpoints; SELECT count(*) FROM webhook.attachments; SELECT count(*) FROM webhook.deliveries;
+             SELECT webhook_detach('contact'); SELECT webhook_unregister({id})"
+        ));
+        run("RESET search_path");
+        assert_eq!(maybe::<String>("SELECT string_agg(who, ' ') FROM caught"), None);
+        assert!(one::<bool>("SELECT data::json -> 'p' ->> 'x' OPERATOR(pg_catalog.=) '1' FROM webhook.outbox WHERE type LIKE '%.created'"));
+    }
 }
