@@ -36,6 +36,7 @@ mod lifecycle;
 mod logical;
 mod neighbours;
 mod order;
+mod policy;
 mod privileges;
 mod process;
 mod property;

@@ -148,6 +148,8 @@ mod tests {
         ));
         run("RESET search_path");
         assert_eq!(maybe::<String>("SELECT string_agg(who, ' ') FROM caught"), None);
-        assert!(one::<bool>("SELECT data::json -> 'p' ->> 'x' OPERATOR(pg_catalog.=) '1' FROM webhook.outbox WHERE type LIKE '%.created'"));
+        assert!(one::<bool>(
+            "SELECT data::json -> 'p' ->> 'x' OPERATOR(pg_catalog.=) '1' FROM webhook.outbox WHERE type LIKE '%.created'"
+        ));
     }
 }

@@ -1,0 +1,159 @@
+//! What an endpoint is spared, and in which order it gets its events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::cluster::{Cluster, Stop};
+use crate::receiver::Receiver;
+use crate::scene::{Scene, register};
+use crate::wait::{holds, millis, secs, wait_until};
+use crate::wire::Reply;
+
+/// `state` and `disabled_reason` of the scene's endpoint.
+fn state(scene: &mut Scene<'_>) -> (String, String) {
+    let query = "SELECT state, coalesce(disabled_reason, '') FROM webhook.endpoints WHERE id = $1";
+    let row = scene.client.query_one(query, &[&scene.endpoint]).unwrap();
+    (row.get(0), row.get(1))
+}
+
+fn wait_until_disabled(scene: &mut Scene<'_>) {
+    wait_until("the endpoint is disabled", secs(30), || {
+        let now = state(scene);
+        holds(now.0 == "disabled", || format!("{now:?}"))
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_gone_is_disabled_the_others_hear_of_it_and_resuming_delivers_everything() {
+    let gone = Arc::new(AtomicBool::new(true));
+    let answer = Arc::clone(&gone);
+    let mut scene = Scene::new(Cluster::shared(), "policy_gone", "", move |_, _| {
+        Reply::status(if answer.load(Ordering::Relaxed) { 410 } else { 200 })
+    });
+    let watcher = Receiver::start(|_, _| Reply::ok());
+    let (id, secret) =
+        register(&mut scene.client, "policy_watcher", &watcher.url(), "webhook.endpoint_disabled", "");
+    watcher.trust(&secret);
+    scene.insert([1]);
+    wait_until_disabled(&mut scene);
+    assert_eq!(state(&mut scene).1, "410 Gone");
+    wait_until("the others hear of it", secs(10), || {
+        let bodies: Vec<_> = watcher.requests().iter().map(|request| request.json()).collect();
+        let ours = bodies
+            .iter()
+            .any(|body| body["data"]["id"] == scene.endpoint && body["data"]["reason"] == "410 Gone");
+        holds(ours, || format!("{bodies:?}"))
+    });
+    scene.insert([2, 3]);
+    gone.store(false, Ordering::Relaxed);
+    scene.run("SELECT webhook_resume(id) FROM webhook.endpoints WHERE name = '{}'");
+    scene.receiver.wait_for_rows([1, 2, 3], secs(20));
+    scene.client.execute("SELECT webhook_unregister($1)", &[&id]).unwrap();
+}
+
+#[test]
+fn nothing_but_failures_for_disable_after_disables_also_across_a_restart() {
+    let cluster = Cluster::start(&[("webhook_pg.disable_after", "4s")]);
+    let options = ", attempt_interval => '300 ms', max_attempts => 1000";
+    let mut scene = Scene::new(&cluster, "policy_failing", options, |_, _| Reply::status(500));
+    scene.insert(1..=12);
+    wait_until("the record of failing is written", secs(20), || {
+        let failing = scene.number("SELECT count(*) FROM webhook.failing");
+        holds(failing == 1, || format!("{failing}"))
+    });
+    cluster.restart_server(Stop::Fast);
+    scene.reconnect();
+    wait_until_disabled(&mut scene);
+    assert!(state(&mut scene).1.contains("nothing but failures for 4 seconds"), "{:?}", state(&mut scene));
+    assert_eq!(scene.number("SELECT count(*) FROM webhook.deliveries WHERE state = 'dead'"), 0);
+}
+
+#[test]
+fn a_failing_key_holds_back_only_itself_and_its_events_come_in_order() {
+    let options = ", ordering => 'key', attempt_interval => '400 ms'";
+    let mut scene = Scene::new(Cluster::shared(), "policy_key", options, |request, nth| {
+        let fails = request.json()["key"]["id"] == 1 && nth < 3;
+        Reply::status(if fails { 503 } else { 200 })
+    });
+    scene.insert(1..=5);
+    for round in 0..4 {
+        scene.run(&format!("UPDATE {{}} SET note = 'round {round}'"));
+    }
+    let delivered = |scene: &Scene<'_>| {
+        let mut notes: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+        for receipt in scene.receiver.receipts().iter().filter(|receipt| receipt.answered == Some(200)) {
+            let body = receipt.request.json();
+            let note = body["data"]["note"].as_str().unwrap().to_owned();
+            notes.entry(body["key"]["id"].as_i64().unwrap()).or_default().push(note);
+        }
+        notes
+    };
+    wait_until("all 25 events are delivered", secs(30), || {
+        let count: usize = delivered(&scene).values().map(Vec::len).sum();
+        holds(count == 25, || format!("{count}"))
+    });
+    let expected = ["note", "round 0", "round 1", "round 2", "round 3"];
+    for (id, notes) in delivered(&scene) {
+        assert_eq!(notes, expected, "of row {id}");
+    }
+    let receipts = scene.receiver.receipts();
+    let when = |id: i64| {
+        receipts
+            .iter()
+            .filter(|r| r.row == Some(id) && r.answered == Some(200))
+            .map(|r| r.request.received)
+            .max()
+    };
+    assert!(when(5) < when(1), "the others waited for the failing key");
+}
+
+#[test]
+fn strict_order_is_the_order_of_the_events_whatever_fails() {
+    let options = ", ordering => 'strict', attempt_interval => '200 ms'";
+    let mut scene = Scene::new(Cluster::shared(), "policy_strict", options, |request, nth| {
+        let fails = request.json()["key"]["id"].as_i64().is_some_and(|id| id % 4 == 0) && nth < 2;
+        Reply::status(if fails { 500 } else { 200 })
+    });
+    scene.insert(1..=20);
+    scene.receiver.wait_for_rows(1..=20, secs(40));
+    let accepted: Vec<i64> =
+        scene.receiver.receipts().iter().filter(|r| r.answered == Some(200)).filter_map(|r| r.row).collect();
+    assert_eq!(accepted, (1..=20).collect::<Vec<i64>>());
+}
+
+#[test]
+fn a_rate_limit_is_kept_in_every_second() {
+    const RATE: usize = 20;
+    let mut scene = Scene::new(Cluster::shared(), "policy_rate", ", rate_limit => 20", |_, _| Reply::ok());
+    scene.run("INSERT INTO {} SELECT g, 'many' FROM generate_series(1, 60) g");
+    scene.receiver.wait_for_rows(1..=60, secs(30));
+    let times: Vec<_> = scene.receiver.requests().iter().map(|request| request.received).collect();
+    for (n, first) in times.iter().enumerate() {
+        let within = times[n..].iter().filter(|time| **time - *first < millis(900)).count();
+        // A tenth of a second's worth may come at once, and arrivals may bunch up on a busy machine.
+        assert!(within <= RATE + RATE / 2, "{within} requests within 0.9 s of number {n}");
+    }
+    assert!(times[59] - times[0] >= millis(2000), "60 requests took {:?}", times[59] - times[0]);
+}
+
+#[test]
+fn a_failing_endpoint_with_many_waiting_events_has_few_delivery_rows() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let answer = Arc::clone(&broken);
+    let options = ", retry_schedule => '{1 h}'";
+    let mut scene = Scene::new(Cluster::shared(), "policy_breaker", options, move |_, _| {
+        Reply::status(if answer.load(Ordering::Relaxed) { 502 } else { 200 })
+    });
+    scene.run("INSERT INTO {} SELECT g, 'many' FROM generate_series(1, 3000) g");
+    wait_until("the breaker is open", secs(20), || {
+        let failing = scene.number("SELECT count(*) FROM webhook.failing f JOIN webhook.endpoint e ON e.id = f.endpoint_id AND e.name = '{}'");
+        holds(failing == 1, || format!("{failing}"))
+    });
+    let rows = scene.number("SELECT count(*) FROM webhook.deliveries WHERE endpoint = '{}'");
+    assert!(rows <= 100, "{rows} rows");
+    broken.store(false, Ordering::Relaxed);
+    // What failed waits for its hour; everything else flows again after the next probe.
+    scene.run("SELECT webhook_retry(id) FROM webhook.deliveries WHERE endpoint = '{}' AND state = 'pending'");
+    scene.receiver.wait_for_rows(1..=3000, secs(60));
+}
