@@ -142,7 +142,7 @@ pub fn is_traceparent(text: &str) -> bool {
 pub const PING: &str = "webhook.ping";
 
 /// One pattern of an endpoint's `events`: `contact.created`, `contact.*`, `*.deleted` or `*`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pattern(String);
 
 impl Pattern {

@@ -3,7 +3,7 @@
 //! Relation cache invalidations arrive with every lock on a table, and on demand: a change of the table itself comes
 //! from PostgreSQL, one of the attachments or endpoints from the trigger `webhook.changed()` on those tables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -140,20 +140,16 @@ fn listeners(tables: &Tables) -> Rc<Vec<Pattern>> {
         return listeners;
     }
     let before = GENERATION.load(Ordering::Relaxed);
-    let mut patterns: Vec<Pattern> = Vec::new();
+    let mut patterns: HashSet<Pattern> = HashSet::new();
     catalog::scan(tables.endpoint, None, |row| {
         if row.text("state").as_deref() == Some(b"inactive") {
             return;
         }
         for event in row.texts("events").unwrap_or_default() {
-            if let Ok(pattern) = Pattern::parse(&Text::from(event).plain())
-                && !patterns.contains(&pattern)
-            {
-                patterns.push(pattern);
-            }
+            patterns.extend(Pattern::parse(&Text::from(event).plain()));
         }
     });
-    let patterns = Rc::new(patterns);
+    let patterns: Rc<Vec<Pattern>> = Rc::new(patterns.into_iter().collect());
     if GENERATION.load(Ordering::Relaxed) == before {
         CACHE.with(|cache| cache.listeners = Some(patterns.clone()));
     }
