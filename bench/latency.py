@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+import nginx
 import processes
 import psql
 import sink
@@ -66,6 +67,7 @@ def main() -> int:
     arguments.add_argument("--rates", default="50,500", help="changes per second, a list")
     arguments.add_argument("--seconds", type=int, default=20)
     arguments.add_argument("--held", action="store_true", help="a transaction that wrote, with a snapshot, stays open meanwhile")
+    arguments.add_argument("--beside", type=int, default=0, help="rows that one transaction writes meanwhile, for another endpoint")
     arguments.add_argument("--hanging", type=int, default=0, help="endpoints that never answer and want everything, too")
     options = arguments.parse_args()
     steal = processes.Steal()
@@ -94,6 +96,19 @@ def main() -> int:
             10,
         )
 
+    bulk = None
+    if options.beside:
+        nginx_running = nginx.running(False)
+        other = nginx_running.__enter__()
+        psql.execute(
+            f"""CREATE TABLE bulk (id bigint PRIMARY KEY, note text); SELECT webhook_attach('bulk');
+                SELECT webhook_update(id, '{{"events": ["contact.*"]}}') FROM webhook.endpoints;
+                SELECT webhook_register(url => '{other.url}/bulk', events => '{{bulk.*}}', name => 'bulk')"""
+        )
+        bulk = subprocess.Popen(psql.PSQL, stdin=subprocess.PIPE, text=True)
+        bulk.stdin.write(f"INSERT INTO bulk SELECT n, repeat('x', 300) FROM generate_series(1, {options.beside}) n;\n")
+        bulk.stdin.close()
+
     ranges, next_id = {}, 1
     for rate in map(int, options.rates.split(",")):
         psql.progress(f"{rate}/s for {options.seconds} s")
@@ -103,11 +118,15 @@ def main() -> int:
         ranges[rate] = range(next_id, next_id + count)
         next_id += count
         try:
-            total = next_id + (1000 if options.hanging else 0)
-            psql.wait_until("all deliveries", lambda total=total: int(psql.value(delivered)) >= total, 30)
+            total = next_id + (1000 if options.hanging else 0) + options.beside
+            psql.wait_until("all deliveries", lambda total=total: int(psql.value(delivered)) >= total, 30 + options.beside / 2000)
         except TimeoutError as problem:
             print(f"\n{problem}", file=sys.stderr)
     psql.progress("")
+    if bulk:
+        bulk.wait()
+        print(f"{options.beside:,} rows beside: {psql.value('SELECT count(*) FROM webhook.outbox WHERE type LIKE $$bulk.%$$')} events")
+        nginx_running.__exit__(None, None, None)
     if options.held:
         held.stdin.close()  # ends the session, and with it the transaction, by a rollback
         held.wait()
