@@ -13,8 +13,7 @@ fn fifty_immediate_stops_with_asynchronous_commits_send_no_ghost() {
     const STOPS: usize = 50;
     let cluster = Cluster::start(&[("wal_writer_delay", "10s")]);
     let mut scene = Scene::new(&cluster, "durability_ghosts", "", |_, _| Reply::ok());
-    // The worker flushes what it reads, a millisecond after the commit: only many commits leave some in between.
-    let writers = Writers::start(&scene, 8, "SET synchronous_commit = off", millis(4));
+    let writers = Writers::start(&scene, 4, "SET synchronous_commit = off", millis(25));
     for stop in 0..STOPS {
         // Rows of this round were sent and the worker is in the middle of sending more.
         let known = writers.acknowledged();
@@ -23,6 +22,18 @@ fn fifty_immediate_stops_with_asynchronous_commits_send_no_ghost() {
             let received = scene.receiver.rows().into_iter().filter(|row| *row > newest).count();
             holds(received >= 20, || format!("{received} new rows arrived, {} known", known.len()))
         });
+        // The worker flushes what it reads, a millisecond after the commit. While it waits for a lock nobody does, so that
+        // these stops erase something for certain.
+        let mut session = cluster.connect();
+        let mut lock = session.transaction().unwrap();
+        if stop % 5 == 0 {
+            lock.batch_execute("LOCK TABLE webhook.delivery").unwrap();
+            let known = writers.acknowledged().len();
+            wait_until("rows are written while the worker waits", secs(60), || {
+                let more = writers.acknowledged().len() - known;
+                holds(more >= 50, || format!("{more} more rows"))
+            });
+        }
         cluster.restart_server(Stop::Immediate);
     }
     let acknowledged = writers.stop();
