@@ -276,8 +276,8 @@ impl Position {
 
 /// A part of the outbox to read in one go: what a position with an open batch wants, up to a number.
 ///
-/// In terms of the outbox's primary key: `xid ∈ xip(done)` or `xid ≥ xmax(done)`, both ranges of the index; of these the ones
-/// that `upto` sees, with `seq > from.seq` and `seq ≤ last`, in the order of `seq`.
+/// In terms of the outbox's primary key: `xid ∈ xip(done)` or `xid ≥ xmax(done)`, of these the ones that `upto` sees
+/// ([ranges](Self::ranges)), with `seq > from.seq` and `seq ≤ last`, in the order of `seq`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leg {
     /// Where it begins. Its batch is open. While the leg is read, `from` advanced to an event is the mark to save.
@@ -290,6 +290,22 @@ impl Leg {
     /// Whether the event belongs to the leg.
     pub fn wants(&self, place: Place) -> bool {
         place.seq <= self.last && self.from.wants(place)
+    }
+
+    /// The transactions whose events may belong to it, as ranges of ids, the ends excluded: those of the index that are to be
+    /// looked at. All others are consumed, or were running and would cost a look at each row that nobody can see yet.
+    pub fn ranges(&self) -> Vec<(u64, u64)> {
+        let (done, Some(upto)) = (&self.from.done, &self.from.upto) else { return Vec::new() };
+        let mut ranges: Vec<(u64, u64)> =
+            done.xip.iter().filter(|xid| upto.sees(**xid)).map(|&xid| (xid, xid + 1)).collect();
+        let mut start = done.xmax;
+        for &running in upto.xip.iter().filter(|xid| **xid >= done.xmax).chain([&upto.xmax]) {
+            if start < running {
+                ranges.push((start, running));
+            }
+            start = running + 1;
+        }
+        ranges
     }
 
     /// Where the reader stands when it has read all of it.

@@ -106,9 +106,13 @@ impl Desk<'_> {
                 return;
             }
             let places = self.head.take(*self.chunk);
+            if places.is_empty() {
+                // A part of a long leg in which nobody wants anything: that was work enough for one round.
+                break;
+            }
             let events = self.fetch(db, &places);
             self.hand_out(db, &places, events);
-            self.head.end_leg_if_done();
+            self.head.end_plan_if_done();
         }
         self.unfinished |= !self.head.is_between_legs() || *self.fresh;
     }
@@ -125,8 +129,12 @@ impl Desk<'_> {
         }
     }
 
-    /// Sees to it that the head has a plan. False: there is nothing to read.
+    /// Sees to it that the head has a plan, or has looked at a part of a long leg. False: there is nothing to read.
     fn plan_head(&mut self, db: &mut dyn Reading) -> bool {
+        // Who joined the head in the meantime may want what the plan leaves out.
+        if self.head.left_out().iter().any(|event_type| self.lanes.is_followed(event_type)) {
+            self.head.forget_plan();
+        }
         while !self.head.has_plan() {
             if self.head.is_between_legs() {
                 if !*self.fresh {
@@ -140,7 +148,11 @@ impl Desk<'_> {
                 let Some(leg) = position.rest() else { return false };
                 self.head.begin(leg);
             }
-            plan(self.head, db, self.limits.short_plan, self.limits.long_plans);
+            let is_wanted = |event_type: &str| self.lanes.is_followed(event_type);
+            plan(self.head, db, self.limits.planned, is_wanted);
+            if !self.head.is_between_legs() {
+                break;
+            }
         }
         true
     }
@@ -197,6 +209,9 @@ impl Desk<'_> {
         for &place in places {
             if let Some(event) = events.next_if(|event| event.place == place) {
                 self.hand_out_one(&event, &settled);
+                if event.target.is_none() && !self.lanes.is_followed(&event.event_type) {
+                    self.head.met_unwanted(&event.event_type);
+                }
             }
             self.head.pass(place);
         }
@@ -240,6 +255,9 @@ impl Desk<'_> {
             }
             let Some(reader) = &mut lane.reader else { return };
             let places = reader.take(*self.chunk);
+            if places.is_empty() {
+                break;
+            }
             let events = self.fetch(db, &places);
             self.hand_to(db, id, &places, events);
         }
@@ -266,6 +284,9 @@ impl Desk<'_> {
                 break;
             }
             let event = events.next_if(|event| event.place == place);
+            if let Some(other) = event.as_ref().filter(|event| !endpoint.wants_type(&event.event_type)) {
+                reader.met_unwanted(&other.event_type);
+            }
             if let Some(event) =
                 event.filter(|event| endpoint.wants(event) && !settled.contains(&(id, place)))
             {
@@ -278,7 +299,7 @@ impl Desk<'_> {
             }
             reader.pass(place);
         }
-        reader.end_leg_if_done();
+        reader.end_plan_if_done();
     }
 
     /// Fetches, and lets the next chunk follow the size of the events.
@@ -294,10 +315,10 @@ impl Desk<'_> {
     }
 }
 
-/// Sees to it that a lane's own reader has a plan. False: it stands where the head stands and joins it, or it has to
-/// wait for the head.
+/// Sees to it that a lane's own reader has a plan, or has looked at a part of a long leg. False: it stands where the head
+/// stands and joins it, or it has to wait for the head.
 fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limits: &Limits, lanes: usize) -> bool {
-    let Some(reader) = &mut lane.reader else { return false };
+    let Lane { endpoint, reader: Some(reader), .. } = lane else { return false };
     while !reader.has_plan() {
         if reader.is_between_legs() {
             let Some(legs) = reader.position.legs_to(head) else { return false };
@@ -307,20 +328,18 @@ fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limits: &Lim
             };
             reader.begin(leg);
         }
-        plan(reader, db, limits.short_plan, (limits.long_plans / lanes).max(1));
+        let is_wanted = |event_type: &str| endpoint.wants_type(event_type);
+        plan(reader, db, (limits.planned / lanes).max(1), is_wanted);
+        if !reader.is_between_legs() {
+            break;
+        }
     }
     true
 }
 
-/// Plans the rest of the reader's leg: shortly, and again at length if it turns out to be long.
-fn plan(reader: &mut Reader, db: &mut dyn Reading, short: usize, limit: usize) {
+/// Plans on in the reader's leg.
+fn plan(reader: &mut Reader, db: &mut dyn Reading, limit: usize, mut is_wanted: impl FnMut(&str) -> bool) {
     let Some(leg) = reader.unplanned() else { return };
-    let mut short = limit.min(short);
-    let mut places = db.plan(&leg, short);
-    if places.len() == short && short < limit {
-        short = limit;
-        places = db.plan(&leg, limit);
-    }
-    let complete = places.len() < short;
-    reader.planned(places, complete);
+    let plan = db.plan(&leg, limit, &mut || reader.unwanted(&mut is_wanted));
+    reader.planned(plan);
 }

@@ -129,6 +129,12 @@ impl Lanes {
         takers
     }
 
+    /// Whether an endpoint that follows the head wants events of this type, as far as it goes by the type.
+    pub fn is_followed(&mut self, event_type: &str) -> bool {
+        let takers = self.takers(event_type);
+        takers.iter().any(|id| self.get(*id).is_some_and(Lane::follows))
+    }
+
     /// Endpoints changed: nobody knows who wants what.
     pub fn forget_takers(&mut self) {
         self.takers.clear();

@@ -24,11 +24,9 @@ pub struct Limits {
     pub window: usize,
     /// Bytes of unsettled events in the head's window, and in all others together.
     pub window_bytes: usize,
-    /// Places planned at a time, at first.
-    pub short_plan: usize,
-    /// Places planned at a time over all readers when a leg turns out to be long (16 bytes each). A plan scans the rest of
-    /// its leg, so small plans would make a long backlog quadratic: one million of three take 1.4 s.
-    pub long_plans: usize,
+    /// Places planned at a time over all readers (16 bytes each). A plan may have to scan the rest of its leg, so small ones
+    /// would make a long backlog quadratic: one million of three take 1.4 s.
+    pub planned: usize,
     /// Pending deliveries of one endpoint. Beyond, it is fed nothing new.
     pub pending: usize,
     /// The same while its breaker is open: a dead endpoint costs a hundred rows, not a million.
@@ -51,8 +49,7 @@ impl Default for Limits {
             full: 1024,
             window: 8192,
             window_bytes: 32 * 1024 * 1024,
-            short_plan: 1024,
-            long_plans: 1_000_000,
+            planned: 1_000_000,
             pending: 1000,
             failing_pending: 100,
             failures: FAILURES,

@@ -1,8 +1,9 @@
 //! A reader: walks the outbox from a position, and knows how much of what it handed out is settled.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::store::Plan;
 use crate::event::Place;
 use crate::position::{Leg, Position, Snapshot};
 
@@ -17,6 +18,9 @@ enum Check {
     Over,
 }
 
+/// Event types that are remembered as unwanted at most.
+const MAX_UNWANTED: usize = 100;
+
 /// Walks the outbox.
 #[derive(Debug)]
 pub struct Reader {
@@ -30,8 +34,12 @@ pub struct Reader {
     leg: Option<Leg>,
     /// The next places of the leg.
     plan: VecDeque<Place>,
-    /// The plan reaches the end of the leg.
-    complete: bool,
+    /// The number up to which the plan reaches; `None`: to the end of the leg.
+    reaches: Option<i64>,
+    /// Event types that the plan leaves out.
+    left_out: Vec<String>,
+    /// Event types that it met and nobody wanted: a plan may leave them out.
+    unwanted: BTreeSet<String>,
     check: Check,
 }
 
@@ -45,7 +53,9 @@ impl Reader {
             has_passed: false,
             leg,
             plan: VecDeque::new(),
-            complete: false,
+            reaches: Some(0),
+            left_out: Vec::new(),
+            unwanted: BTreeSet::new(),
             check: Check::Begins,
         }
     }
@@ -73,21 +83,46 @@ impl Reader {
     pub fn begin(&mut self, leg: Leg) {
         self.position = leg.from.clone();
         self.leg = Some(leg);
+        self.forget_plan();
+    }
+
+    /// What is planned has to be planned anew, from where the reader stands.
+    pub fn forget_plan(&mut self) {
         self.plan.clear();
-        self.complete = false;
+        self.reaches = Some(0);
+        self.left_out.clear();
     }
 
     /// The leg to plan next, if the plan is used up and the leg goes on: from where the reader stands now.
     pub fn unplanned(&self) -> Option<Leg> {
         let leg = self.leg.as_ref()?;
-        (self.plan.is_empty() && !self.complete).then(|| Leg { from: self.position.clone(), last: leg.last })
+        self.plan.is_empty().then(|| Leg { from: self.position.clone(), last: leg.last })
     }
 
-    /// Takes a plan over. `complete`: it reaches the end of the leg.
-    pub fn planned(&mut self, places: Vec<Place>, complete: bool) {
-        self.plan = places.into();
-        self.complete = complete;
-        self.end_leg_if_done();
+    /// Takes a plan over.
+    pub fn planned(&mut self, plan: Plan) {
+        self.plan = plan.places.into();
+        self.reaches = plan.reaches;
+        self.left_out = plan.left_out;
+        self.end_plan_if_done();
+    }
+
+    /// Remembers that nobody wants events of this type.
+    pub fn met_unwanted(&mut self, event_type: &str) {
+        if self.unwanted.len() < MAX_UNWANTED && !self.unwanted.contains(event_type) {
+            self.unwanted.insert(event_type.to_owned());
+        }
+    }
+
+    /// The types that nobody wants, as far as it has met them. `is_wanted` says whether somebody does by now.
+    pub fn unwanted(&mut self, mut is_wanted: impl FnMut(&str) -> bool) -> Vec<String> {
+        self.unwanted.retain(|event_type| !is_wanted(event_type));
+        self.unwanted.iter().cloned().collect()
+    }
+
+    /// Event types that the plan leaves out.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// The next places to hand out, at most `limit`.
@@ -108,11 +143,16 @@ impl Reader {
     }
 
     /// To be called when all that was taken has been passed.
-    pub fn end_leg_if_done(&mut self) {
-        if !self.plan.is_empty() || !self.complete {
+    pub fn end_plan_if_done(&mut self) {
+        if !self.plan.is_empty() {
             return;
         }
-        if let Some(leg) = self.leg.take() {
+        self.left_out.clear();
+        if let Some(reached) = self.reaches {
+            // What was left out is passed, too.
+            self.has_passed |= reached > self.position.seq;
+            self.position.advance_to(reached);
+        } else if let Some(leg) = self.leg.take() {
             self.position = leg.end();
             if matches!(&self.check, Check::Until(start) if start.is_within(&self.position.done)) {
                 self.check = Check::Over;

@@ -35,6 +35,17 @@ pub struct DueDelivery {
     pub event: Event,
 }
 
+/// What to read of a leg next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Lowest numbers first.
+    pub places: Vec<Place>,
+    /// The number up to which nothing else is to be read; `None`: to the end of the leg.
+    pub reaches: Option<i64>,
+    /// Event types whose places were left out.
+    pub left_out: Vec<String>,
+}
+
 /// One read-only transaction with one snapshot.
 pub trait Reading {
     /// The head position.
@@ -43,8 +54,9 @@ pub trait Reading {
     fn endpoints(&mut self) -> Vec<Registered>;
     /// What had completed when this transaction began.
     fn snapshot(&mut self) -> Arc<Snapshot>;
-    /// The places that belong to the leg, lowest numbers first, at most `limit`.
-    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place>;
+    /// The next places of the leg, lowest numbers first, at most `limit`. When the leg is long it may look at a part of it
+    /// only, find no place in that, and leave out the types that nobody wants: these `unwanted` answers.
+    fn plan(&mut self, leg: &Leg, limit: usize, unwanted: &mut dyn FnMut() -> Vec<String>) -> Plan;
     /// The events at these places, in the same order. What is no longer there is left out. Their transactions are
     /// durable when this returns: a commit that is visible but not flushed could still be undone by a crash.
     fn fetch(&mut self, places: &[Place]) -> Vec<Event>;

@@ -83,6 +83,10 @@ pub(super) fn int4(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
+pub(super) fn int8(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 pub(super) fn state_word(state: State) -> &'static str {
     match state {
         State::Delivered => "delivered",

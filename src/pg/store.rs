@@ -1,6 +1,7 @@
 //! The engine's store: the statements of `sql/statements/`, run through SPI in short transactions.
 
 mod fetching;
+mod planning;
 mod reading;
 
 use pgrx::datum::DatumWithOid;
@@ -33,6 +34,9 @@ struct Statements {
     endpoints: Statement,
     snapshot: Statement,
     plan: Statement,
+    plan_part: Statement,
+    plan_long: Statement,
+    transactions: Statement,
     fetch: Statement,
     fetch_unreadable: Statement,
     settled: Statement,
@@ -73,6 +77,9 @@ impl SpiStore {
                 endpoints: statement!("endpoints"),
                 snapshot: statement!("snapshot"),
                 plan: statement!("plan"),
+                plan_part: statement!("plan_part"),
+                plan_long: statement!("plan_long"),
+                transactions: statement!("transactions"),
                 fetch: statement!("fetch"),
                 fetch_unreadable: statement!("fetch_unreadable"),
                 settled: statement!("settled"),

@@ -63,6 +63,8 @@ pub struct Counts {
     pub delivered: usize,
     pub dead: usize,
     pub disabled: usize,
+    /// Events that a plan left out because nobody wanted them.
+    pub left_out: usize,
     pub verified: usize,
 }
 

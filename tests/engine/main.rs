@@ -50,6 +50,7 @@ struct Totals {
     delivered: usize,
     dead: usize,
     disabled: usize,
+    left_out: usize,
     verified: usize,
     failed_writes: usize,
 }
@@ -64,6 +65,7 @@ impl Totals {
         self.delivered += counts.delivered;
         self.dead += counts.dead;
         self.disabled += counts.disabled;
+        self.left_out += counts.left_out;
         self.verified += counts.verified;
         self.failed_writes += counts.failed_writes;
     }
@@ -73,7 +75,7 @@ impl Totals {
 fn every_wanted_event_arrives_whatever_happens() {
     let totals = run_many(60, EVERYTHING, |_| ());
     assert!(totals.crashes > 0 && totals.failed_writes > 0 && totals.disabled > 0, "{totals:?}");
-    assert!(totals.left > 0 && totals.joined > 0 && totals.verified > 0, "{totals:?}");
+    assert!(totals.left > 0 && totals.joined > 0 && totals.left_out > 0 && totals.verified > 0, "{totals:?}");
     assert!(totals.delivered > 0 && totals.dead > 0, "{totals:?}");
 }
 

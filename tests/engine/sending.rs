@@ -1,12 +1,13 @@
 //! What is sent, and to whom: one promise each, in a world made for it.
 
 use webhook_pg::endpoint::State as Mode;
+use webhook_pg::engine::Limits;
 use webhook_pg::outcome::State;
 use webhook_pg::settings::Settings;
 
 use crate::database::POISON;
 use crate::network::{Behaviour, MILLISECOND, SECOND};
-use crate::world::{MINUTE, endpoint, received, sent, settings, tiny};
+use crate::world::{MINUTE, TINY, World, endpoint, received, sent, settings, tiny};
 
 #[test]
 fn nothing_of_an_aborted_transaction_is_sent() {
@@ -218,4 +219,31 @@ fn an_event_that_cannot_be_read_ends_dead_after_three_attempts_and_stops_nobody(
         .map(|row| row.attempts)
         .collect();
     assert_eq!(dead, [3]);
+}
+
+#[test]
+fn who_joins_the_head_in_the_middle_of_a_leg_gets_the_rest_of_it_whatever_was_unwanted_before() {
+    let mut world = World::new(settings(), Limits { planned: 100, ..TINY }, 7);
+    world.register(endpoint(1, &["a.*"]));
+    world.register(endpoint(2, &["b.*"]));
+    world.advance(10 * SECOND);
+    world.db().set_mode(2, Mode::Paused);
+    world.emit("b.created", 1);
+    world.advance(SECOND);
+    // One transaction for both. The head stops in the middle of it, because the only endpoint that follows hangs.
+    world.behave(1, Behaviour::Hanging);
+    {
+        let mut db = world.db();
+        for _ in 0..40 {
+            db.emit(99, "a.created", 10);
+            db.emit(99, "b.created", 10);
+        }
+        db.commit(99, true);
+    }
+    world.advance(SECOND);
+    assert!(world.db().counts.left_out >= 40, "nothing was left out");
+    world.db().set_mode(2, Mode::Active);
+    world.advance(SECOND);
+    world.drain();
+    assert_eq!((received(&world, 1), received(&world, 2)), (40, 41));
 }

@@ -6,13 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use webhook_pg::endpoint::State as Mode;
-use webhook_pg::engine::{DueDelivery, Ledger, Reading, Registered, Store};
+use webhook_pg::engine::{DueDelivery, Ledger, Plan, Reading, Registered, Store};
 use webhook_pg::event::{Event, Place, Timestamp};
 use webhook_pg::position::{Leg, Position, Snapshot};
 use webhook_pg::settings::Settings;
 
 use crate::database::Database;
 use crate::network::Network;
+
+/// Rows of a short leg at most.
+const SHORT: usize = 2;
 
 /// The store as the engine has it.
 pub struct Disk {
@@ -73,13 +76,29 @@ impl Reading for Database {
         Arc::new(Database::snapshot(self))
     }
 
-    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place> {
-        let first = Place { xid: leg.from.done.xmin(), seq: 0 };
-        let mut places: Vec<_> =
-            self.outbox.range(first..).map(|(p, _)| *p).filter(|p| leg.wants(*p)).collect();
-        places.sort_by_key(|place| place.seq);
-        places.truncate(limit);
-        places
+    fn plan(&mut self, leg: &Leg, limit: usize, unwanted: &mut dyn FnMut() -> Vec<String>) -> Plan {
+        let ranges = leg.ranges();
+        let in_range = |place: &Place| ranges.iter().any(|&(from, to)| (from..to).contains(&place.xid));
+        let mut rows: Vec<(Place, &Event)> = self
+            .outbox
+            .iter()
+            .filter(|(p, _)| in_range(p) && leg.wants(**p))
+            .map(|(p, e)| (*p, &**e))
+            .collect();
+        rows.sort_by_key(|(place, _)| place.seq);
+        // Of a leg that is not short, as the real store: a part, without what nobody wants.
+        if rows.len() <= limit.min(SHORT) {
+            let places = rows.into_iter().map(|(place, _)| place).collect();
+            return Plan { places, ..Plan::default() };
+        }
+        rows.truncate(limit);
+        let left_out = unwanted();
+        let is_left_out = |event: &Event| event.target.is_none() && left_out.contains(&event.event_type);
+        let reaches = rows.last().map(|(place, _)| place.seq);
+        let places: Vec<Place> =
+            rows.iter().filter(|(_, event)| !is_left_out(event)).map(|(place, _)| *place).collect();
+        self.counts.left_out += rows.len() - places.len();
+        Plan { places, reaches, left_out }
     }
 
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {

@@ -202,6 +202,12 @@ proptest! {
         position.begin(Arc::new(upto.clone())).unwrap();
         position.advance_to(from);
         let leg = Leg { from: position, last };
+        let ranges = leg.ranges();
+        prop_assert!(ranges.iter().all(|(from, to)| from < to));
+        for xid in 1..60 {
+            let times = ranges.iter().filter(|(from, to)| (*from..*to).contains(&xid)).count();
+            prop_assert_eq!(times, usize::from(upto.sees(xid) && !done.sees(xid)));
+        }
         for place in (1..30).flat_map(|xid| (1..9).map(move |seq| Place { xid, seq })) {
             let in_ranges = place.xid >= done.xmax() || done.xip().contains(&place.xid);
             // As the documentation of pg_snapshot says it.

@@ -9,7 +9,7 @@ use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
 use super::Statements;
 use crate::config::Config;
-use crate::engine::{DueDelivery, Reading, Registered};
+use crate::engine::{DueDelivery, Plan, Reading, Registered};
 use crate::event::{Event, Place, Timestamp, order_key};
 use crate::pg::durability::Durability;
 use crate::pg::encoding::Text;
@@ -35,6 +35,20 @@ impl SpiReading<'_, '_> {
     pub(super) fn rows(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Vec<SpiHeapTupleData<'_>> {
         let table: SpiTupleTable<'_> = fine(statement.read(self.client, args));
         table.collect()
+    }
+
+    /// The places that two arrays name, and the number beside them, if the statement has one.
+    pub(super) fn places(
+        &self,
+        statement: &Statement,
+        args: &[DatumWithOid<'_>],
+    ) -> (Vec<Place>, Option<i64>) {
+        let rows = self.rows(statement, args);
+        let Some(row) = rows.first() else { return (Vec::new(), None) };
+        let xids: Vec<i64> = cell(row, 1).unwrap_or_default();
+        let seqs: Vec<i64> = cell(row, 2).unwrap_or_default();
+        let places = xids.into_iter().zip(seqs).map(|(xid, seq)| Place { xid: xid_from_sql(xid), seq });
+        (places.collect(), if row.columns() > 2 { cell(row, 3) } else { None })
     }
 
     fn one<T: FromDatum + IntoDatum>(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Option<T> {
@@ -81,24 +95,8 @@ impl Reading for SpiReading<'_, '_> {
         Arc::new(fine(Snapshot::parse(&text)))
     }
 
-    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place> {
-        let Some(upto) = &leg.from.upto else { return Vec::new() };
-        let done = &leg.from.done;
-        let xip: Vec<String> = done.xip().iter().map(u64::to_string).collect();
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let args: [DatumWithOid<'_>; 6] = [
-            done.xmax().to_string().into(),
-            xip.into(),
-            upto.to_string().into(),
-            leg.from.seq.into(),
-            leg.last.into(),
-            limit.into(),
-        ];
-        let rows = self.rows(&self.statements.plan, &args);
-        let Some(row) = rows.first() else { return Vec::new() };
-        let xids: Vec<i64> = cell(row, 1).unwrap_or_default();
-        let seqs: Vec<i64> = cell(row, 2).unwrap_or_default();
-        xids.into_iter().zip(seqs).map(|(xid, seq)| Place { xid: xid_from_sql(xid), seq }).collect()
+    fn plan(&mut self, leg: &Leg, limit: usize, unwanted: &mut dyn FnMut() -> Vec<String>) -> Plan {
+        self.plan_leg(leg, limit, unwanted)
     }
 
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
@@ -164,7 +162,7 @@ impl Reading for SpiReading<'_, '_> {
         at_work: &[i64],
         among: Option<&[Place]>,
     ) -> (Vec<DueDelivery>, Option<Timestamp>) {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let limit = int8(limit);
         let columns = |places: &[Place]| -> (Vec<i64>, Vec<i64>) {
             places.iter().map(|place| (xid_to_sql(place.xid), place.seq)).unzip()
         };
