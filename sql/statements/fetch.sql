@@ -4,5 +4,9 @@ SELECT place.xid, o.seq, o.occurred_at, o.target, o.id, o.truncated, o.type, o.o
        o.context, o.traceparent, o.expanded
   FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.int8[]), pg_catalog.unnest($2::pg_catalog.int8[]))
        WITH ORDINALITY place (xid, seq, nth)
-  JOIN webhook.outbox o ON o.xid = place.xid::pg_catalog.text::pg_catalog.xid8 AND o.seq = place.seq
+ CROSS JOIN LATERAL (
+       SELECT *
+         FROM webhook.outbox o
+        WHERE o.xid = place.xid::pg_catalog.text::pg_catalog.xid8 AND o.seq = place.seq
+       OFFSET 0) o
  ORDER BY place.nth

@@ -10,6 +10,7 @@ SELECT pg_catalog.array_agg(place.xid::pg_catalog.text::pg_catalog.int8), pg_cat
                 WHERE o.xid >= range.low::pg_catalog.text::pg_catalog.xid8
                   AND o.xid < range.high::pg_catalog.text::pg_catalog.xid8
                   AND o.seq > $3 AND o.seq <= $4
-                  AND (o.target IS NOT NULL OR o.type <> ALL ($6))) o
+                  AND (o.target IS NOT NULL OR o.type <> ALL ($6))
+               OFFSET 0) o
          ORDER BY o.seq
          LIMIT $5) place

@@ -5,8 +5,11 @@ WITH event AS MATERIALIZED (
     SELECT place.xid, place.seq, place.nth, o.type, o.data, o.previous, o.key
       FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.int8[]), pg_catalog.unnest($2::pg_catalog.int8[]))
            WITH ORDINALITY place (xid, seq, nth)
-      JOIN webhook.outbox o ON o.xid = place.xid::pg_catalog.text::pg_catalog.xid8 AND o.seq = place.seq
-     WHERE o.type = ANY ($4)
+     CROSS JOIN LATERAL (
+           SELECT *
+             FROM webhook.outbox o
+            WHERE o.xid = place.xid::pg_catalog.text::pg_catalog.xid8 AND o.seq = place.seq AND o.type = ANY ($4)
+           OFFSET 0) o
 ), document AS MATERIALIZED (
     SELECT event.xid, event.seq, event.nth, event.type, coalesce(event.data, event.key) AS row,
            pg_catalog.jsonb_build_object('type', event.type, 'data', event.data)

@@ -3,7 +3,10 @@
 SELECT d.endpoint_id, d.xid::pg_catalog.text::pg_catalog.int8, d.seq
   FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.int8[]), pg_catalog.unnest($2::pg_catalog.int8[]),
                   pg_catalog.unnest($3::pg_catalog.int8[])) pair (endpoint_id, xid, seq)
-  JOIN webhook.delivery d
-    ON d.endpoint_id = pair.endpoint_id
-   AND d.xid = pair.xid::pg_catalog.text::pg_catalog.xid8
-   AND d.seq = pair.seq
+ CROSS JOIN LATERAL (
+       SELECT d.endpoint_id, d.xid, d.seq
+         FROM webhook.delivery d
+        WHERE d.endpoint_id = pair.endpoint_id
+          AND d.xid = pair.xid::pg_catalog.text::pg_catalog.xid8
+          AND d.seq = pair.seq
+       OFFSET 0) d
