@@ -111,6 +111,13 @@ CREATE TABLE webhook.outbox (
     PRIMARY KEY (xid, seq)
 );
 
+-- What transactions with thousands of events wrote of: readers who want nothing of it need not look at each event.
+CREATE TABLE webhook.large_transaction (
+    xid     xid8 PRIMARY KEY,
+    types   text[] NOT NULL,    -- of events for whoever wants them
+    targets bigint[] NOT NULL   -- endpoints that alone are meant by events
+);
+
 -- The keys given to webhook_send, kept as long as events are.
 CREATE TABLE webhook.idempotency (
     key        text PRIMARY KEY,

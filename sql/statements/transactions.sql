@@ -1,4 +1,5 @@
--- The first transactions of a leg: one look into the index for each, however many rows it has.
+-- The first transactions of a leg: one look into the index for each, however many rows it has. Of large ones also what they
+-- wrote of.
 -- $1, $2 ranges of transactions, $3 limit
 WITH RECURSIVE transaction (xid) AS (
     SELECT '0'::pg_catalog.xid8
@@ -19,7 +20,12 @@ WITH RECURSIVE transaction (xid) AS (
       FROM transaction
      WHERE transaction.xid IS NOT NULL
 )
-SELECT transaction.xid::pg_catalog.text::pg_catalog.int8
+SELECT transaction.xid::pg_catalog.text::pg_catalog.int8, large.types, large.targets
   FROM transaction
+  LEFT JOIN LATERAL (
+       SELECT l.types, l.targets
+         FROM webhook.large_transaction l
+        WHERE l.xid = transaction.xid
+       OFFSET 0) large ON true
  WHERE transaction.xid > '0'::pg_catalog.xid8
  LIMIT $3

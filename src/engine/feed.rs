@@ -11,7 +11,7 @@ use super::lanes::Lanes;
 use super::limits::Limits;
 use super::reader::Reader;
 use super::round::{Flight, Turn};
-use super::store::Reading;
+use super::store::{Audience, Kind, Reading};
 use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
 use crate::settings::Settings;
@@ -132,7 +132,7 @@ impl Desk<'_> {
     /// Sees to it that the head has a plan, or has looked at a part of a long leg. False: there is nothing to read.
     fn plan_head(&mut self, db: &mut dyn Reading) -> bool {
         // Who joined the head in the meantime may want what the plan leaves out.
-        if self.head.left_out().iter().any(|event_type| self.lanes.is_followed(event_type)) {
+        if self.head.left_out().iter().any(|kind| self.lanes.is_followed(kind)) {
             self.head.forget_plan();
         }
         while !self.head.has_plan() {
@@ -148,8 +148,7 @@ impl Desk<'_> {
                 let Some(leg) = position.rest() else { return false };
                 self.head.begin(leg);
             }
-            let is_wanted = |event_type: &str| self.lanes.is_followed(event_type);
-            plan(self.head, db, self.limits.planned, is_wanted);
+            plan(self.head, db, self.limits.planned, |kind| self.lanes.is_followed(kind));
             if !self.head.is_between_legs() {
                 break;
             }
@@ -209,7 +208,7 @@ impl Desk<'_> {
         for &place in places {
             if let Some(event) = events.next_if(|event| event.place == place) {
                 self.hand_out_one(&event, &settled);
-                if event.target.is_none() && !self.lanes.is_followed(&event.event_type) {
+                if event.target.is_none() && !self.lanes.is_type_followed(&event.event_type) {
                     self.head.met_unwanted(&event.event_type);
                 }
             }
@@ -328,8 +327,10 @@ fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limits: &Lim
             };
             reader.begin(leg);
         }
-        let is_wanted = |event_type: &str| endpoint.wants_type(event_type);
-        plan(reader, db, (limits.planned / lanes).max(1), is_wanted);
+        plan(reader, db, (limits.planned / lanes).max(1), |kind| match kind {
+            Kind::Type(event_type) => endpoint.wants_type(event_type),
+            Kind::Target(id) => *id == endpoint.id,
+        });
         if !reader.is_between_legs() {
             break;
         }
@@ -338,8 +339,19 @@ fn plan_own(lane: &mut Lane, head: &Position, db: &mut dyn Reading, limits: &Lim
 }
 
 /// Plans on in the reader's leg.
-fn plan(reader: &mut Reader, db: &mut dyn Reading, limit: usize, mut is_wanted: impl FnMut(&str) -> bool) {
+fn plan(reader: &mut Reader, db: &mut dyn Reading, limit: usize, wants: impl FnMut(&Kind) -> bool) {
+    struct Readers<'a, W>(&'a mut Reader, W);
+    impl<W: FnMut(&Kind) -> bool> Audience for Readers<'_, W> {
+        fn wants(&mut self, kind: &Kind) -> bool {
+            (self.1)(kind)
+        }
+
+        fn unwanted(&mut self) -> Vec<String> {
+            let Self(reader, wants) = self;
+            reader.unwanted(|event_type| wants(&Kind::Type(event_type.to_owned())))
+        }
+    }
     let Some(leg) = reader.unplanned() else { return };
-    let plan = db.plan(&leg, limit, &mut || reader.unwanted(&mut is_wanted));
+    let plan = db.plan(&leg, limit, &mut Readers(reader, wants));
     reader.planned(plan);
 }

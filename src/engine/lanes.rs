@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::lane::{Feed, Lane};
+use super::store::Kind;
 
 /// Event types whose takers are remembered at most.
 const TYPES: usize = 1000;
@@ -130,9 +131,17 @@ impl Lanes {
     }
 
     /// Whether an endpoint that follows the head wants events of this type, as far as it goes by the type.
-    pub fn is_followed(&mut self, event_type: &str) -> bool {
+    pub fn is_type_followed(&mut self, event_type: &str) -> bool {
         let takers = self.takers(event_type);
         takers.iter().any(|id| self.get(*id).is_some_and(Lane::follows))
+    }
+
+    /// Whether an endpoint that follows the head may want such events.
+    pub fn is_followed(&mut self, kind: &Kind) -> bool {
+        match kind {
+            Kind::Type(event_type) => self.is_type_followed(event_type),
+            Kind::Target(id) => self.get(*id).is_some_and(Lane::follows),
+        }
     }
 
     /// Endpoints changed: nobody knows who wants what.

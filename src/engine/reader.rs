@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::store::Plan;
+use super::store::{Kind, Plan};
 use crate::event::Place;
 use crate::position::{Leg, Position, Snapshot};
 
@@ -36,8 +36,8 @@ pub struct Reader {
     plan: VecDeque<Place>,
     /// The number up to which the plan reaches; `None`: to the end of the leg.
     reaches: Option<i64>,
-    /// Event types that the plan leaves out.
-    left_out: Vec<String>,
+    /// What the plan leaves out.
+    left_out: Vec<Kind>,
     /// Event types that it met and nobody wanted: a plan may leave them out.
     unwanted: BTreeSet<String>,
     check: Check,
@@ -120,8 +120,8 @@ impl Reader {
         self.unwanted.iter().cloned().collect()
     }
 
-    /// Event types that the plan leaves out.
-    pub fn left_out(&self) -> &[String] {
+    /// What the plan leaves out.
+    pub fn left_out(&self) -> &[Kind] {
         &self.left_out
     }
 

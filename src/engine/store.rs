@@ -42,8 +42,25 @@ pub struct Plan {
     pub places: Vec<Place>,
     /// The number up to which nothing else is to be read; `None`: to the end of the leg.
     pub reaches: Option<i64>,
-    /// Event types whose places were left out.
-    pub left_out: Vec<String>,
+    /// Whose places were left out.
+    pub left_out: Vec<Kind>,
+}
+
+/// What decides who may want an event before it is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// It is of this type, and for whoever wants it.
+    Type(String),
+    /// It is for this endpoint alone.
+    Target(i64),
+}
+
+/// Those for whom a plan is made.
+pub trait Audience {
+    /// Whether one of them may want such an event.
+    fn wants(&mut self, kind: &Kind) -> bool;
+    /// Event types that none of them wants, as far as they have met them.
+    fn unwanted(&mut self) -> Vec<String>;
 }
 
 /// One read-only transaction with one snapshot.
@@ -55,8 +72,8 @@ pub trait Reading {
     /// What had completed when this transaction began.
     fn snapshot(&mut self) -> Arc<Snapshot>;
     /// The next places of the leg, lowest numbers first, at most `limit`. When the leg is long it may look at a part of it
-    /// only, find no place in that, and leave out the types that nobody wants: these `unwanted` answers.
-    fn plan(&mut self, leg: &Leg, limit: usize, unwanted: &mut dyn FnMut() -> Vec<String>) -> Plan;
+    /// only, find no place in that, and leave out what nobody in the audience wants.
+    fn plan(&mut self, leg: &Leg, limit: usize, audience: &mut dyn Audience) -> Plan;
     /// The events at these places, in the same order. What is no longer there is left out. Their transactions are
     /// durable when this returns: a commit that is visible but not flushed could still be undone by a crash.
     fn fetch(&mut self, places: &[Place]) -> Vec<Event>;

@@ -125,6 +125,7 @@ fn own_snapshot() -> Result<String, ErrorReport> {
 
 #[pg_extern(sql = false)]
 fn wake() {
+    super::capture::wrote_elsewhere();
     wake::at_commit();
 }
 

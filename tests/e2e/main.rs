@@ -32,6 +32,7 @@ mod formats;
 mod harness;
 mod idle;
 mod lag;
+mod large;
 mod lifecycle;
 mod logical;
 mod neighbours;

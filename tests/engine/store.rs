@@ -1,12 +1,12 @@
 //! The store as the engine has it: what the worker's statements read and write in the model database.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use webhook_pg::endpoint::State as Mode;
-use webhook_pg::engine::{DueDelivery, Ledger, Plan, Reading, Registered, Store};
+use webhook_pg::engine::{Audience, DueDelivery, Kind, Ledger, Plan, Reading, Registered, Store};
 use webhook_pg::event::{Event, Place, Timestamp};
 use webhook_pg::position::{Leg, Position, Snapshot};
 use webhook_pg::settings::Settings;
@@ -16,6 +16,8 @@ use crate::network::Network;
 
 /// Rows of a short leg at most.
 const SHORT: usize = 2;
+/// Events of a large transaction.
+const LARGE: usize = 4;
 
 /// The store as the engine has it.
 pub struct Disk {
@@ -76,7 +78,7 @@ impl Reading for Database {
         Arc::new(Database::snapshot(self))
     }
 
-    fn plan(&mut self, leg: &Leg, limit: usize, unwanted: &mut dyn FnMut() -> Vec<String>) -> Plan {
+    fn plan(&mut self, leg: &Leg, limit: usize, audience: &mut dyn Audience) -> Plan {
         let ranges = leg.ranges();
         let in_range = |place: &Place| ranges.iter().any(|&(from, to)| (from..to).contains(&place.xid));
         let mut rows: Vec<(Place, &Event)> = self
@@ -91,10 +93,26 @@ impl Reading for Database {
             let places = rows.into_iter().map(|(place, _)| place).collect();
             return Plan { places, ..Plan::default() };
         }
+        let kind = |event: &Event| match event.target {
+            Some(target) => Kind::Target(target),
+            None => Kind::Type(event.event_type.clone()),
+        };
+        let mut left_out: Vec<Kind> = audience.unwanted().into_iter().map(Kind::Type).collect();
+        // Large transactions say what they wrote of.
+        let xids: BTreeSet<u64> = rows.iter().map(|(place, _)| place.xid).collect();
+        for xid in xids {
+            let whole: Vec<&Arc<Event>> =
+                self.outbox.iter().filter(|(place, _)| place.xid == xid).map(|(_, event)| event).collect();
+            if whole.len() >= LARGE && !whole.iter().any(|event| audience.wants(&kind(event))) {
+                left_out.extend(whole.iter().map(|event| kind(event)));
+                let before = rows.len();
+                rows.retain(|(place, _)| place.xid != xid);
+                self.counts.passed += before - rows.len();
+            }
+        }
+        let reaches = rows.get(limit).map(|_| rows[limit - 1].0.seq);
         rows.truncate(limit);
-        let left_out = unwanted();
-        let is_left_out = |event: &Event| event.target.is_none() && left_out.contains(&event.event_type);
-        let reaches = rows.last().map(|(place, _)| place.seq);
+        let is_left_out = |event: &Event| event.target.is_none() && left_out.contains(&kind(event));
         let places: Vec<Place> =
             rows.iter().filter(|(_, event)| !is_left_out(event)).map(|(place, _)| *place).collect();
         self.counts.left_out += rows.len() - places.len();

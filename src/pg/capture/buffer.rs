@@ -13,7 +13,7 @@ use pgrx::prelude::*;
 use super::backend::Backend;
 use super::catalog::Tables;
 use super::plan::Plan;
-use super::{cache, late, outbox};
+use super::{cache, late, outbox, tally};
 
 /// Events and bytes of the current subtransaction at which they go to the outbox.
 const MAX_EVENTS: usize = 1000;
@@ -248,17 +248,20 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg:
         XACT_EVENT_PRE_COMMIT => {
             late::settle(false);
             flush();
+            tally::settle();
         }
         // Nobody can tell who will listen when it commits.
         XACT_EVENT_PRE_PREPARE => {
             late::settle(true);
             flush();
+            tally::settle();
         }
         XACT_EVENT_PARALLEL_PRE_COMMIT => {}
         _ => {
             // An error here would be fatal: forgetting touches nothing but our own memory.
             EVENTS.try_with(Events::clear);
             late::forget();
+            tally::forget();
         }
     }
 }

@@ -19,6 +19,7 @@ mod pinned;
 mod plan;
 mod query;
 mod row;
+mod tally;
 mod value;
 
 mod outbox;
@@ -33,6 +34,7 @@ use self::expand::Changed;
 pub(super) use self::expand::foreign_key;
 use self::plan::Plan;
 use self::row::Values;
+pub(super) use self::tally::wrote_elsewhere;
 use super::{guc, wake};
 
 /// Tells PostgreSQL that [`webhook_pg_capture`] follows the version 1 calling convention.

@@ -3,10 +3,10 @@
 use pgrx::pg_sys;
 
 use super::backend::Backend;
-use super::buffer::Events;
-use super::cache;
+use super::buffer::{Events, Pending};
 use super::catalog::Tables;
 use super::plan::OPERATIONS;
+use super::{cache, tally};
 use crate::pg::append::{self, Rows, text};
 use crate::pg::guc;
 
@@ -91,6 +91,7 @@ fn ids(count: usize) -> Vec<[u8; 16]> {
 
 /// Inserts the events, all of which have a number.
 pub(super) fn insert(tables: &Tables, xid: u64, events: &Events) {
+    tally::count(events.pending.iter().map(|event| (kind(event), event.plan.target)));
     let context = scratch();
     // SAFETY: all of it is what COPY does to insert a batch. On error the abort releases locks and relations, and the
     // next call resets the memory.
@@ -112,6 +113,11 @@ pub(super) fn insert(tables: &Tables, xid: u64, events: &Events) {
     }
 }
 
+/// The event's type, in the database's encoding.
+fn kind(event: &Pending) -> &[u8] {
+    event.plan.events[event.operation].as_deref().unwrap_or_default()
+}
+
 /// One row for each event, in the current memory context.
 fn fill(rows: &mut Rows<{ COLUMNS.len() }>, xid: u64, events: &Events) {
     let session = [guc::context(), guc::traceparent()].map(|setting| setting.map(|s| text(s.as_bytes())));
@@ -119,7 +125,7 @@ fn fill(rows: &mut Rows<{ COLUMNS.len() }>, xid: u64, events: &Events) {
     let mut event_type = None;
     let mut operation = None;
     for (event, id) in events.pending.iter().zip(&ids) {
-        let kind = event.plan.events[event.operation].as_deref().unwrap_or_default();
+        let kind = kind(event);
         let kind = match event_type {
             Some((known, datum)) if std::ptr::eq(known, kind) => datum,
             _ => {

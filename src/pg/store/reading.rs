@@ -9,7 +9,7 @@ use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
 use super::Statements;
 use crate::config::Config;
-use crate::engine::{DueDelivery, Plan, Reading, Registered};
+use crate::engine::{Audience, DueDelivery, Plan, Reading, Registered};
 use crate::event::{Event, Place, Timestamp, order_key};
 use crate::pg::durability::Durability;
 use crate::pg::encoding::Text;
@@ -95,8 +95,8 @@ impl Reading for SpiReading<'_, '_> {
         Arc::new(fine(Snapshot::parse(&text)))
     }
 
-    fn plan(&mut self, leg: &Leg, limit: usize, unwanted: &mut dyn FnMut() -> Vec<String>) -> Plan {
-        self.plan_leg(leg, limit, unwanted)
+    fn plan(&mut self, leg: &Leg, limit: usize, audience: &mut dyn Audience) -> Plan {
+        self.plan_leg(leg, limit, audience)
     }
 
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
