@@ -65,10 +65,12 @@ pub(super) fn has_work(lanes: &Lanes, head: &Reader, fresh: bool, limits: &Limit
 impl Desk<'_> {
     /// One pass.
     pub(super) fn read(&mut self, db: &mut dyn Reading, turn: Turn) {
-        if turn.endpoints_changed {
+        // Events that this transaction sees may be of types that an endpoint wants since a moment ago.
+        let endpoints_changed = turn.endpoints_changed || db.endpoints_changed();
+        if endpoints_changed {
             self.load_endpoints(db.endpoints());
         }
-        if turn.endpoints_changed || turn.poll {
+        if endpoints_changed || turn.poll {
             self.load_pending(db);
         }
         self.load_due(db, turn.now);

@@ -67,6 +67,8 @@ pub trait Audience {
 pub trait Reading {
     /// The head position.
     fn head(&mut self) -> Position;
+    /// Whether endpoints changed that this transaction sees, and nobody has said so yet.
+    fn endpoints_changed(&mut self) -> bool;
     /// All endpoints that are not inactive.
     fn endpoints(&mut self) -> Vec<Registered>;
     /// What had completed when this transaction began.

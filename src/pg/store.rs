@@ -65,12 +65,13 @@ pub struct SpiStore {
     schedule: Schedule,
     log_attempts: LogAttempts,
     is_current: fn() -> bool,
+    endpoints_changed: fn() -> bool,
 }
 
 impl SpiStore {
     /// A store. `is_current` is asked at the start of every transaction whether the extension is still the one that
-    /// the engine was started for.
-    pub fn new(is_current: fn() -> bool) -> Self {
+    /// the engine was started for; `endpoints_changed` after that, whether endpoints changed since the engine was told.
+    pub fn new(is_current: fn() -> bool, endpoints_changed: fn() -> bool) -> Self {
         Self {
             statements: Statements {
                 head: statement!("head"),
@@ -103,6 +104,7 @@ impl SpiStore {
             schedule: Schedule::new(Vec::new()),
             log_attempts: LogAttempts::All,
             is_current,
+            endpoints_changed,
         }
     }
 
@@ -129,6 +131,7 @@ impl Store for SpiStore {
                     durability: &mut self.durability,
                     selection: &mut self.selection,
                     schedule: &self.schedule,
+                    endpoints_changed: (self.endpoints_changed)(),
                 }))
             })
         })

@@ -281,7 +281,7 @@ impl Worker {
             Ok(Some((table, true))) => {
                 ENDPOINT_TABLE.store(table, Ordering::Relaxed);
                 let pool = Pool::new(spawner(), self.bell.ringer());
-                let store = SpiStore::new(is_current);
+                let store = SpiStore::new(is_current, || ENDPOINTS_CHANGED.load(Ordering::Relaxed));
                 match Dispatcher::start(store, pool, guc::settings(), Box::new(chance)) {
                     Ok(engine) => Some(engine),
                     Err(trouble) => {

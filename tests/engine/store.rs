@@ -63,6 +63,10 @@ impl Reading for Database {
         self.positions[&0].clone()
     }
 
+    fn endpoints_changed(&mut self) -> bool {
+        self.changed
+    }
+
     fn endpoints(&mut self) -> Vec<Registered> {
         let active = self.endpoints.values().filter(|entry| entry.endpoint.state != Mode::Inactive);
         active

@@ -22,7 +22,7 @@ const FEW: usize = 16;
 /// Rows to look at of a long leg of few transactions, all of them together: some milliseconds.
 const PART: usize = 16 * 1024;
 /// The same while all types are wanted, as far as known: whoever wants them may soon have enough.
-const FIRST_PART: usize = 2 * 1024;
+const FIRST_PART: usize = 1024;
 
 impl SpiReading<'_, '_> {
     pub(super) fn plan_leg(&mut self, leg: &Leg, limit: usize, audience: &mut dyn Audience) -> Plan {

@@ -27,6 +27,7 @@ pub(super) struct SpiReading<'a, 'conn> {
     pub(super) durability: &'a mut Durability,
     pub(super) selection: &'a mut Selection,
     pub(super) schedule: &'a Schedule,
+    pub(super) endpoints_changed: bool,
 }
 
 impl SpiReading<'_, '_> {
@@ -65,6 +66,10 @@ impl Reading for SpiReading<'_, '_> {
                 .map(|p| p.ok_or("the head's position is missing"))
                 .and_then(|p| p.map_err(crate::error::Error::invalid)),
         )
+    }
+
+    fn endpoints_changed(&mut self) -> bool {
+        self.endpoints_changed
     }
 
     fn endpoints(&mut self) -> Vec<Registered> {
