@@ -28,6 +28,7 @@ mod durability;
 mod egress;
 mod encodings;
 mod errors;
+mod faults;
 mod formats;
 mod harness;
 mod idle;

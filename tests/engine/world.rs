@@ -124,6 +124,12 @@ impl World {
         self.engine.as_ref().unwrap()
     }
 
+    /// What webhook_status() would say.
+    pub fn fault(&mut self) -> Option<(Timestamp, String)> {
+        let (since, message) = self.engine.as_mut()?.fault()?;
+        Some((since, message.to_owned()))
+    }
+
     // ---- short forms --------------------------------------------------------------------------------------------
 
     pub fn register(&self, endpoint: Endpoint) {
