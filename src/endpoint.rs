@@ -161,6 +161,8 @@ pub struct Endpoint {
     pub events: Vec<Pattern>,
     /// It has a scope or a filter, which the database evaluates: not every event of its `events` is for it.
     pub is_selective: bool,
+    /// The object that a row must contain, as JSON text.
+    pub scope: Option<String>,
     /// Names of what it gets expanded inside `data`, where an event has it.
     pub expands: Vec<String>,
     /// Additional headers, validated; values may be API keys.
@@ -218,6 +220,7 @@ mod tests {
             encoding: Encoding::Json,
             events: vec![Pattern::parse("contact.*").unwrap()],
             is_selective,
+            scope: None,
             expands: vec![],
             headers: vec![],
             basic_auth: None,

@@ -1,21 +1,20 @@
 //! Faults of our own: seen in webhook_status(), paid for by no endpoint, over when they are over.
 
 use std::fs;
-use std::process::Command;
 
 use crate::cluster::Cluster;
-use crate::os::run;
+use crate::os::{as_owner, run};
 use crate::scene::Scene;
 use crate::wait::{holds, secs, wait_until};
 use crate::wire::Reply;
 
 /// The limit on descriptors that a process obeys; `None` leaves it as it is. Answers what it was.
 fn limit_descriptors(pid: u32, limit: Option<u64>) -> u64 {
+    // As the same user: for others even root needs a right that containers often take away.
     let pid = pid.to_string();
-    let asked =
-        run(Command::new("prlimit").args(["--pid", &pid, "--nofile", "--output=SOFT", "--noheadings"]));
+    let asked = run(as_owner("prlimit").args(["--pid", &pid, "--nofile", "--output=SOFT", "--noheadings"]));
     if let Some(limit) = limit {
-        run(Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:")]));
+        run(as_owner("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:")]));
     }
     String::from_utf8_lossy(&asked.stdout).trim().parse().unwrap()
 }

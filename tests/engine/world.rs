@@ -56,6 +56,7 @@ pub fn endpoint(id: i64, patterns: &[&str]) -> Endpoint {
         format: Format::Standard,
         encoding: Encoding::Json,
         is_selective: false,
+        scope: None,
         expands: vec![],
         events: patterns.iter().map(|p| Pattern::parse(p).unwrap()).collect(),
         headers: Vec::new(),
