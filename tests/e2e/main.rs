@@ -35,6 +35,11 @@ mod idle;
 mod lag;
 mod lifecycle;
 mod logical;
+// Of the tests of src/http, which use more of it.
+#[allow(dead_code)]
+#[path = "../http/name_server.rs"]
+mod name_server;
+mod names;
 mod neighbours;
 mod order;
 mod policy;

@@ -279,7 +279,7 @@ fn a_fault_of_our_own_is_told_no_more_once_nobody_waits_for_it() {
 #[test]
 fn outcomes_that_cannot_be_written_are_told_until_they_are() {
     let mut world = tiny();
-    world.db().failing_writes = usize::MAX;
+    world.db().failing_writes = u32::MAX;
     world.emit("a.created", 1);
     world.advance(10 * SECOND);
     assert!(world.fault().is_some_and(|(_, message)| message.contains("cannot be written")));

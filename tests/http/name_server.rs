@@ -26,6 +26,7 @@ const NETWORK: &str = "set -e
     ip address add 93.184.216.34/32 dev lo
     ip address add 10.0.0.7/32 dev lo
     ip address add 2606:2800:220:1::1/128 dev lo
+    echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
 ";
 /// What must then succeed. $1: a directory with the files to put in place; then a command. Another service than DNS, as of
 /// systemd, would answer from outside, so that is switched off, too.
@@ -77,7 +78,9 @@ pub(crate) fn with_name_server<T: FnOnce(Asked)>(
     fs::write(files.join("nsswitch.conf"), "hosts: files dns\n").unwrap();
     let inside = unshare()
         .args(["sh", "-c", &[NETWORK, ENTER].concat(), "sh"])
-        .args([files.as_os_str(), env::current_exe().unwrap().as_os_str()])
+        .arg(&files)
+        .args(as_before())
+        .arg(env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
         .env(INSIDE, "1")
         .output()
@@ -88,12 +91,26 @@ pub(crate) fn with_name_server<T: FnOnce(Asked)>(
     assert!(inside.status.success() && said.contains("1 passed"), "in a network of its own:\n{said}");
 }
 
-/// Root needs no user namespace, and others have nothing without one.
+/// Root needs no user namespace. Others are nobody in their network without one, in which they seem to be root.
 fn unshare() -> Command {
-    let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--net"]).args((!is_root).then_some("--map-root-user"));
+    command.args(["--mount", "--net"]).args((user().0 != 0).then_some("--map-root-user"));
     command
+}
+
+/// Makes them who they were: PostgreSQL does not run as root.
+fn as_before() -> Vec<String> {
+    match user() {
+        (0, _) => Vec::new(),
+        (user, group) => {
+            ["unshare".to_owned(), format!("--map-user={user}"), format!("--map-group={group}")].into()
+        }
+    }
+}
+
+fn user() -> (u32, u32) {
+    let process = fs::metadata("/proc/self").unwrap();
+    (process.uid(), process.gid())
 }
 
 /// Answers on 127.0.0.1:53, as long as the process lives.
