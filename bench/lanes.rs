@@ -68,6 +68,7 @@ impl Reading for Log {
             format: Format::Standard,
             encoding: Encoding::Json,
             is_selective: false,
+            scope: None,
             events: vec![
                 Pattern::parse(&format!("t{id}.created")).unwrap(),
                 Pattern::parse("all.*").unwrap(),

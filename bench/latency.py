@@ -69,6 +69,7 @@ def main() -> int:
     arguments.add_argument("--held", action="store_true", help="a transaction that wrote, with a snapshot, stays open meanwhile")
     arguments.add_argument("--beside", type=int, default=0, help="rows that one transaction writes meanwhile, for another endpoint")
     arguments.add_argument("--hanging", type=int, default=0, help="endpoints that never answer and want everything, too")
+    arguments.add_argument("--scoped", type=int, default=0, help="endpoints that want other locations than that of the changes")
     options = arguments.parse_args()
     steal = processes.Steal()
     receiver = sink.Sink()
@@ -77,6 +78,18 @@ def main() -> int:
     psql.execute(INSERT.format(id=0, now=0))
     delivered = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered'"
     psql.wait_until("the first delivery", lambda: psql.value(delivered) == "1", 15)
+
+    if options.scoped:
+        psql.progress(f"registering {options.scoped} endpoints")
+        psql.execute(
+            f"""SELECT webhook_update(id, '{{"scope": {{"location_id": "23948sdnfia1129i9asf92"}}}}') FROM webhook.endpoints;
+                SELECT webhook_register(url => 'http://127.0.0.1:9/', events => '{{*}}', name => 'elsewhere' || n,
+                                        scope => jsonb_build_object('location_id', 'location ' || n))
+                  FROM generate_series(1, {options.scoped}) n"""
+        )
+        # Fills the caches of all: it is delivered when the endpoints have been read.
+        psql.execute(INSERT.format(id=-1, now=0))
+        psql.wait_until("the first delivery among many", lambda: psql.value(delivered) == "2", 60)
 
     if options.hanging:
         port = silence().getsockname()[1]
@@ -118,7 +131,7 @@ def main() -> int:
         ranges[rate] = range(next_id, next_id + count)
         next_id += count
         try:
-            total = next_id + (1000 if options.hanging else 0) + options.beside
+            total = next_id + (1000 if options.hanging else 0) + (1 if options.scoped else 0) + options.beside
             psql.wait_until("all deliveries", lambda total=total: int(psql.value(delivered)) >= total, 30 + options.beside / 2000)
         except TimeoutError as problem:
             print(f"\n{problem}", file=sys.stderr)

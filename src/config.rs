@@ -279,6 +279,7 @@ impl Config {
             encoding,
             events,
             is_selective: config.scope.is_some() || config.filter.is_some(),
+            scope: config.scope,
             expands: config.expands,
             headers: config.headers,
             basic_auth: config.basic_auth_username.map(|username| (username, password)),

@@ -25,6 +25,7 @@ pub mod outcome;
 pub mod position;
 pub mod request;
 pub mod retry;
+pub mod scope;
 pub mod signature;
 pub mod xml;
 

@@ -47,6 +47,7 @@ fn endpoint(format: Format, encoding: Encoding) -> Endpoint {
         encoding,
         events: vec![Pattern::parse("*").unwrap()],
         is_selective: false,
+        scope: None,
         expands: vec![],
         headers: vec![],
         basic_auth: None,

@@ -30,6 +30,8 @@ CREATE FUNCTION webhook.recheck() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MO
 CREATE FUNCTION webhook.is_preloaded() RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
 -- Process id of the worker that serves this database, or null.
 CREATE FUNCTION webhook.worker_pid() RETURNS int LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'worker_pid_wrapper';
+-- What holds up sending and is no endpoint's fault, as JSON ({"since": seconds since 1970, "message": text}), or null.
+CREATE FUNCTION webhook.sending_fault() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'sending_fault_wrapper';
 CREATE FUNCTION webhook.changed() RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'webhook_pg_changed';
 
 -- Every change of these tables invalidates the caches of all backends and wakes the worker, whoever made it: ALWAYS,

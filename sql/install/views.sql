@@ -77,6 +77,7 @@ DECLARE
     oldest timestamptz;
     pid int := webhook.worker_pid();
     at_home boolean := webhook.is_at_home();
+    fault json := webhook.sending_fault();
 BEGIN
     RETURN QUERY SELECT 'preload', webhook.is_preloaded(), CASE WHEN webhook.is_preloaded()
         THEN 'The library is preloaded.'
@@ -90,6 +91,11 @@ BEGIN
     RETURN QUERY SELECT 'enabled', s.enabled, CASE WHEN s.enabled
         THEN 'Sending is enabled.' ELSE 'webhook_pg.enabled is off: events are kept, nothing is sent.' END
       FROM (SELECT coalesce(current_setting('webhook_pg.enabled', true)::boolean, true)) AS s (enabled);
+
+    RETURN QUERY SELECT 'sending', fault IS NULL, CASE WHEN fault IS NULL
+        THEN 'Nothing on our side holds up sending.'
+        ELSE format('Held up since %s: %s. No endpoint is blamed for it, and sending goes on by itself when it ends.',
+                    to_timestamp((fault ->> 'since')::float8), fault ->> 'message') END;
 
     RETURN QUERY SELECT 'clone guard', at_home, CASE WHEN at_home
         THEN 'This database is where the extension was installed or adopted.'

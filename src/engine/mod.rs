@@ -21,6 +21,7 @@
 //! beyond a position has a delivery row, which a reader looks for until it has consumed all that had been committed when
 //! it started: no reader before it can have come further.
 
+pub mod faults;
 pub mod feed;
 pub mod lane;
 pub mod lanes;

@@ -7,8 +7,9 @@ mod writing;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::faults::{self, Faults};
 use super::feed::{self, Desk};
-use super::lane::{Feed, Task};
+use super::lane::{Feed, Lane, Task};
 use super::lanes::Lanes;
 use super::limits::{Limits, Load};
 use super::reader::Reader;
@@ -73,6 +74,7 @@ pub struct Dispatcher<S, T> {
     unfinished: bool,
     /// A failure that was met since the last question, for the log.
     trouble: Option<String>,
+    faults: Faults,
 }
 
 impl<S: Store, T: Transport> Dispatcher<S, T> {
@@ -110,6 +112,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             chunk: Limits::default().first_chunk,
             unfinished: false,
             trouble: None,
+            faults: Faults::default(),
         };
         dispatcher.configure(settings);
         Ok(dispatcher)
@@ -159,6 +162,16 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// A failed write since the last question, for the log.
     pub fn take_trouble(&mut self) -> Option<String> {
         self.trouble.take()
+    }
+
+    /// The fault of our own that holds up sending, and since when.
+    pub fn fault(&mut self) -> Option<(Timestamp, &str)> {
+        let (lanes, enabled) = (&self.lanes, self.settings.enabled);
+        // One whose deliveries were cancelled or which was paused meanwhile would never tell that it has ended.
+        let waits =
+            |lane: &Lane| lane.feed != Feed::Stopped && (lane.in_flight > 0 || lane.ready_at().is_some());
+        self.faults.retain(|id| enabled && (id == faults::STORE || lanes.get(id).is_some_and(waits)));
+        self.faults.present()
     }
 
     /// One turn. Answers how long nothing will happen by itself.

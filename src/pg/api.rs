@@ -146,6 +146,15 @@ fn worker_pid() -> Option<i32> {
     i32::try_from(pid).ok().filter(|pid| *pid != 0)
 }
 
+/// What holds up sending, as JSON: `since` in seconds since 1970, and `message`. Null: nothing does.
+#[pg_extern(sql = false)]
+fn sending_fault() -> Option<Text> {
+    // SAFETY: a plain global, set before any transaction starts.
+    let (since, message) = wake::reported_fault(unsafe { pg_sys::MyDatabaseId })?;
+    // Numbers of this size lose less than a microsecond.
+    Some(Text::of(&serde_json::json!({ "since": since as f64 / 1e6, "message": message }).to_string()))
+}
+
 /// Tells PostgreSQL that [`webhook_pg_changed`] follows the version 1 calling convention.
 #[unsafe(no_mangle)]
 #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! Scope and filter: which endpoints want an event, as far as PostgreSQL can tell from the row.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
@@ -9,17 +10,31 @@ use super::encoding::Text;
 use super::rows::{cell, fine, required, xid_from_sql, xid_to_sql};
 use super::statement::Statement;
 use super::transaction::subtransaction;
+use crate::endpoint::Endpoint;
 use crate::engine::Registered;
 use crate::event::{Event, Pattern, Place};
+use crate::scope::Scopes;
 
 /// Failures that are remembered, so that an event that several readers fetch is not counted again.
 const MAX_COUNTED: usize = 10_000;
+
+/// Event types whose endpoints are remembered at most.
+const MAX_TYPES: usize = 1000;
+
+/// Which endpoints to ask about an event.
+type Asked = (Place, Rc<[i64]>);
 
 /// Endpoints that have a scope or a filter, and what became of asking.
 pub(super) struct Selection {
     select: Statement,
     write_errors: Statement,
-    endpoints: Vec<(i64, Vec<Pattern>)>,
+    endpoints: BTreeMap<i64, Vec<Pattern>>,
+    /// Those that can be found by what a row holds.
+    scopes: Scopes,
+    /// All others.
+    others: Vec<i64>,
+    /// Of the others those that want events of a type, as far as asked.
+    others_by_type: HashMap<String, Rc<[i64]>>,
     /// Evaluations that failed and are not written yet.
     errors: HashMap<i64, i64>,
     /// Those that were counted of late.
@@ -28,13 +43,26 @@ pub(super) struct Selection {
 
 impl Selection {
     pub(super) fn new(select: Statement, write_errors: Statement) -> Self {
-        Self { select, write_errors, endpoints: Vec::new(), errors: HashMap::new(), counted: HashSet::new() }
+        Self {
+            select,
+            write_errors,
+            endpoints: BTreeMap::new(),
+            scopes: Scopes::default(),
+            others: Vec::new(),
+            others_by_type: HashMap::new(),
+            errors: HashMap::new(),
+            counted: HashSet::new(),
+        }
     }
 
     /// Takes over the endpoints that have one.
     pub(super) fn learn(&mut self, registered: &[Registered]) {
-        let selective = registered.iter().map(|entry| &entry.endpoint).filter(|e| e.is_selective);
-        self.endpoints = selective.map(|e| (e.id, e.events.clone())).collect();
+        let selective = || registered.iter().map(|entry| &entry.endpoint).filter(|e| e.is_selective);
+        self.endpoints = selective().map(|e| (e.id, e.events.clone())).collect();
+        self.scopes = Scopes::default();
+        self.others_by_type.clear();
+        let is_other = |e: &&Endpoint| !e.scope.as_ref().is_some_and(|scope| self.scopes.note(e.id, scope));
+        self.others = selective().filter(is_other).map(|e| e.id).collect();
     }
 
     /// Notes in each event which of these endpoints it is for.
@@ -42,61 +70,72 @@ impl Selection {
         if self.endpoints.is_empty() {
             return;
         }
-        let mut wishes: BTreeSet<(i64, &str)> = BTreeSet::new();
-        let mut known: BTreeSet<(&str, Option<i64>)> = BTreeSet::new();
-        let readable = |event: &&Event| event.unreadable.is_none();
-        for event in events.iter().filter(readable) {
-            if !known.insert((&event.event_type, event.target)) {
-                continue;
-            }
-            let wants = |(id, patterns): &&(i64, Vec<Pattern>)| match event.target {
-                Some(target) => target == *id,
-                None => patterns.iter().any(|pattern| pattern.matches(&event.event_type)),
-            };
-            wishes
-                .extend(self.endpoints.iter().filter(wants).map(|(id, _)| (*id, event.event_type.as_str())));
-        }
-        if wishes.is_empty() {
+        let readable = events.iter().filter(|event| event.unreadable.is_none());
+        let asked = readable.map(|event| (event.place, self.candidates(event)));
+        let asked: Vec<Asked> = asked.filter(|(_, endpoints)| !endpoints.is_empty()).collect();
+        if asked.is_empty() {
             return;
         }
-        let wishes: Vec<(i64, String)> = wishes.into_iter().map(|(id, t)| (id, t.to_owned())).collect();
-        let types: BTreeSet<&str> = wishes.iter().map(|(_, t)| t.as_str()).collect();
-        let wanted = events.iter().filter(readable).filter(|e| types.contains(e.event_type.as_str()));
-        let places: Vec<Place> = wanted.map(|event| event.place).collect();
         let mut selected = HashMap::new();
-        self.ask(client, &places, &wishes, &mut selected);
+        self.ask(client, &asked, &mut selected);
         for event in events {
             event.selected_by = selected.remove(&event.place).unwrap_or_default();
         }
     }
 
+    /// The endpoints that may want this event.
+    fn candidates(&mut self, event: &Event) -> Rc<[i64]> {
+        if let Some(target) = event.target {
+            return self.endpoints.contains_key(&target).then_some(target).into_iter().collect();
+        }
+        let wants = |id: &i64| {
+            let patterns = self.endpoints.get(id);
+            patterns.is_some_and(|all| all.iter().any(|pattern| pattern.matches(&event.event_type)))
+        };
+        let row = event.data.as_deref().or(event.key.as_deref());
+        let mut found: Vec<i64> =
+            row.map(|row| self.scopes.around(row)).into_iter().flatten().filter(wants).collect();
+        let others = match self.others_by_type.get(&event.event_type) {
+            Some(known) => Rc::clone(known),
+            None => {
+                let others: Rc<[i64]> = self.others.iter().copied().filter(wants).collect();
+                if self.others_by_type.len() >= MAX_TYPES {
+                    self.others_by_type.clear();
+                }
+                self.others_by_type.insert(event.event_type.clone(), Rc::clone(&others));
+                others
+            }
+        };
+        if found.is_empty() {
+            return others;
+        }
+        found.extend(others.iter());
+        found.into()
+    }
+
     /// Asks for all at once. Should that fail, for each event, and then for each endpoint alone: what fails alone is not wanted.
-    fn ask(
-        &mut self,
-        client: &SpiClient<'_>,
-        places: &[Place],
-        wishes: &[(i64, String)],
-        selected: &mut HashMap<Place, Vec<i64>>,
-    ) {
+    fn ask(&mut self, client: &SpiClient<'_>, asked: &[Asked], selected: &mut HashMap<Place, Vec<i64>>) {
         let select = &self.select;
         // SAFETY: reading leaves nothing half done.
-        let answer = unsafe { subtransaction(|| rows(select, client, places, wishes)) };
-        match (answer, places, wishes) {
-            (Ok(rows), _, _) => {
+        let answer = unsafe { subtransaction(|| rows(select, client, asked)) };
+        match (answer, asked) {
+            (Ok(rows), _) => {
                 for (place, passes, fails) in rows {
                     selected.entry(place).or_default().extend(passes);
                     fails.into_iter().for_each(|id| self.count(id, place));
                 }
             }
-            (Err(_), [place], [(id, _)]) => self.count(*id, *place),
-            (Err(_), [_], many) => {
-                for wish in many {
-                    self.ask(client, places, std::slice::from_ref(wish), selected);
+            (Err(_), [(place, endpoints)]) => match **endpoints {
+                [id] => self.count(id, *place),
+                _ => {
+                    for id in endpoints.iter() {
+                        self.ask(client, &[(*place, Rc::from([*id]))], selected);
+                    }
                 }
-            }
-            (Err(_), many, _) => {
-                for place in many {
-                    self.ask(client, std::slice::from_ref(place), wishes, selected);
+            },
+            (Err(_), many) => {
+                for one in many {
+                    self.ask(client, std::slice::from_ref(one), selected);
                 }
             }
         }
@@ -127,21 +166,32 @@ impl Selection {
 }
 
 /// For each event the endpoints that want it, and those that could not tell.
-fn rows(
-    select: &Statement,
-    client: &SpiClient<'_>,
-    places: &[Place],
-    wishes: &[(i64, String)],
-) -> Vec<(Place, Vec<i64>, Vec<i64>)> {
-    let xids: Vec<i64> = places.iter().map(|place| xid_to_sql(place.xid)).collect();
-    let seqs: Vec<i64> = places.iter().map(|place| place.seq).collect();
-    let (ids, types): (Vec<i64>, Vec<Text>) =
-        wishes.iter().map(|(id, event_type)| (*id, Text::of(event_type))).unzip();
-    let table = fine(select.read(client, &[xids.into(), seqs.into(), ids.into(), types.into()]));
+fn rows(select: &Statement, client: &SpiClient<'_>, asked: &[Asked]) -> Vec<(Place, Vec<i64>, Vec<i64>)> {
+    let xids: Vec<i64> = asked.iter().map(|(place, _)| xid_to_sql(place.xid)).collect();
+    let seqs: Vec<i64> = asked.iter().map(|(place, _)| place.seq).collect();
+    // Events of one type often share a list, which is then passed once.
+    let mut lists: Vec<&Rc<[i64]>> = Vec::new();
+    let mut list_of = |endpoints| {
+        let known = lists.iter().position(|list| Rc::ptr_eq(list, endpoints));
+        let at = known.unwrap_or_else(|| {
+            lists.push(endpoints);
+            lists.len() - 1
+        });
+        i64::try_from(at + 1).unwrap_or(i64::MAX)
+    };
+    let numbers: Vec<i64> = asked.iter().map(|(_, endpoints)| list_of(endpoints)).collect();
+    let lists: Vec<Text> = lists.into_iter().map(|list| Text::of(&array(list))).collect();
+    let table = fine(select.read(client, &[xids.into(), seqs.into(), numbers.into(), lists.into()]));
     let place = |row: &pgrx::spi::SpiHeapTupleData<'_>| Place {
         xid: xid_from_sql(required(row, 1)),
         seq: required(row, 2),
     };
     let ids = |row: &pgrx::spi::SpiHeapTupleData<'_>, n| cell::<Vec<i64>>(row, n).unwrap_or_default();
     table.map(|row| (place(&row), ids(&row, 3), ids(&row, 4))).collect()
+}
+
+/// An array as PostgreSQL reads it.
+fn array(ids: &[i64]) -> String {
+    let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+    format!("{{{}}}", ids.join(","))
 }

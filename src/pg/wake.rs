@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgAtomic, pg_shmem_init};
 
+use super::notice::Notice;
+use crate::event::Timestamp;
+
 /// Databases that can be served at the same time.
 const SLOTS: usize = 64;
 
@@ -35,6 +38,8 @@ struct Slot {
     news: AtomicBool,
     /// The worker wants to be woken for events.
     listening: AtomicBool,
+    /// Why the worker sends nothing, or not everything.
+    fault: Notice,
 }
 
 /// All slots.
@@ -184,6 +189,21 @@ pub fn worker_pid(database: pg_sys::Oid) -> Option<u32> {
     slot_of(database.to_u32()).map(|slot| slot.pid.load(Ordering::Acquire))
 }
 
+/// Says why this worker sends nothing, or not everything, and since when; `None`: it does.
+pub fn report_fault(fault: Option<(Timestamp, &str)>) {
+    if let Some(slot) = own_slot() {
+        slot.fault.put(fault);
+    }
+}
+
+/// What the worker of a database said last.
+pub fn reported_fault(database: pg_sys::Oid) -> Option<(Timestamp, String)> {
+    if !preloaded() {
+        return None;
+    }
+    slot_of(database.to_u32())?.fault.get()
+}
+
 /// Announces this process as the worker of its database, until it exits. False: all slots are taken.
 pub fn announce_worker() -> bool {
     // SAFETY: plain globals of a process that is connected to a database.
@@ -199,6 +219,7 @@ pub fn announce_worker() -> bool {
         return false;
     };
     slot.pid.store(pid, Ordering::Release);
+    slot.fault.put(None);
     slot.listening.store(true, Ordering::SeqCst);
     slot.latch.store(latch, Ordering::Release);
     // SAFETY: a plain function and no argument.

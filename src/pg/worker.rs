@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgrx::prelude::*;
 
+use super::health::Health;
 use super::statement::Statement;
 use super::store::SpiStore;
 use super::thread::{Bell, spawner};
@@ -71,7 +72,8 @@ pub extern "C-unwind" fn webhook_pg_worker_main(_arg: pg_sys::Datum) {
         Ok(bell) => bell,
         Err(cause) => error!("webhook_pg: no eventfd: {cause}"),
     };
-    Worker { bell, waiter: Waiter::new(bell), engine: None, log: Log::default() }.run()
+    Worker { bell, waiter: Waiter::new(bell), engine: None, log: Log::default(), health: Health::default() }
+        .run()
 }
 
 /// Settings that a database or role may carry and that must not reach the worker's own statements, as autovacuum does
@@ -149,6 +151,7 @@ struct Worker {
     waiter: Waiter,
     engine: Option<Engine>,
     log: Log,
+    health: Health,
 }
 
 impl Worker {
@@ -169,6 +172,7 @@ impl Worker {
                 accept_invalidations();
             }
             let wait = self.turn(by_latch, poll).min(poll_at.saturating_duration_since(Instant::now()));
+            self.health.tell(self.engine.as_mut().and_then(Engine::fault));
             let wait = report_activity(self.engine.as_ref().map(Engine::in_flight), wait);
             let listens = self.engine.as_ref().is_some_and(Engine::wants_news);
             let wait = if wake::listen(listens) { Duration::ZERO } else { wait };
@@ -195,7 +199,7 @@ impl Worker {
     /// One turn. Answers how long nothing will happen by itself.
     fn turn(&mut self, woken: bool, poll: bool) -> Duration {
         if poll && self.is_read_only() {
-            self.log.warn("this database is read only, nothing is sent");
+            self.stops("this database is read only, nothing is sent");
             self.engine = None;
             return Duration::MAX;
         }
@@ -224,12 +228,20 @@ impl Worker {
         if let Some(trouble) = engine.take_trouble() {
             self.log.warn(&trouble);
         }
+        if result.is_ok() {
+            self.health.goes_on();
+        }
         result.unwrap_or_else(|trouble| {
             // Started anew at the next poll; what was in flight is forgotten and sent again.
-            self.log.warn(&trouble);
+            self.stops(&trouble);
             self.engine = None;
             Duration::MAX
         })
+    }
+
+    fn stops(&mut self, trouble: &str) {
+        self.log.warn(trouble);
+        self.health.stops(trouble, wall_clock());
     }
 
     /// Whether outcomes could not be written: `default_transaction_read_only` fences a database during a switchover. Its
@@ -285,13 +297,13 @@ impl Worker {
                 match Dispatcher::start(store, pool, guc::settings(), Box::new(chance)) {
                     Ok(engine) => Some(engine),
                     Err(trouble) => {
-                        self.log.warn(&trouble);
+                        self.stops(&trouble);
                         None
                     }
                 }
             }
             Err(trouble) => {
-                self.log.warn(&trouble);
+                self.stops(&trouble);
                 None
             }
         }

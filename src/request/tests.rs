@@ -35,6 +35,7 @@ fn endpoint() -> Endpoint {
         format: Format::Standard,
         encoding: Encoding::Json,
         is_selective: false,
+        scope: None,
         events: vec![Pattern::parse("*").unwrap()],
         expands: vec![],
         headers: vec![],

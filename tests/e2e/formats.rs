@@ -188,3 +188,58 @@ fn values_that_jsonb_refuses_do_not_keep_an_event_from_its_filter() {
     scene.run(r#"INSERT INTO public.{} VALUES (1, 'x', '{"a": "\u0000", "b": 1e999999, "c": "\ud800"}')"#);
     assert!(first(&scene).text().contains(r#""wild":{"a": "\u0000", "b": 1e999999, "c": "\ud800"}"#));
 }
+
+#[test]
+fn among_many_scopes_an_event_is_for_those_that_contain_its_row_and_no_others() {
+    let mut scene = scene("formats_scopes", "");
+    scene.run("ALTER TABLE public.{} ADD campaign int, ADD price numeric, ADD flag boolean, ADD more jsonb");
+    let scopes = [
+        r#"{"note": "north"}"#,
+        r#"{"note": "south"}"#,
+        r#"{"note": "n\u00f6rd\"lich"}"#,
+        r#"{"note": "south", "campaign": 1}"#,
+        r#"{"campaign": 1}"#,
+        r#"{"campaign": 2.0}"#,
+        r#"{"price": 1}"#,
+        r#"{"price": 1.5}"#,
+        r#"{"flag": true}"#,
+        r#"{"note": null}"#,
+        r#"{"more": {"a": "b"}}"#,
+        r#"{"more": ["c"], "note": "north"}"#,
+        "{}",
+    ];
+    let mut ids = Vec::new();
+    for (number, scope) in scopes.iter().enumerate() {
+        let options = format!(", scope => '{scope}', filter => '$.data.id < 100'");
+        let url = scene.receiver.url();
+        let name = format!("formats_scopes_{number}");
+        let (id, secret) = register(&mut scene.client, &name, &url, "formats_scopes.*", &options);
+        scene.receiver.trust(&secret);
+        ids.push(id);
+    }
+    scene.run(
+        r#"INSERT INTO public.{} VALUES
+             (1, 'north', 1, 1.0, true, '{"a": "b", "d": 1}'), (2, 'south', 1, 1.5, false, '["c", "d"]'),
+             (3, 'nörd"lich', 2, 1, NULL, NULL), (4, NULL, 3, 1.00, true, '"c"'), (5, 'north', 3, 2, NULL, '["c"]'),
+             (6, 'North', -1, 10, NULL, '[]'), (100, 'north', 1, 1, true, NULL);
+           UPDATE public.{} SET note = 'south' WHERE id = 1;
+           DELETE FROM public.{} WHERE id = 2"#,
+    );
+    let mut pairs = |query: &str| -> Vec<(i64, String)> {
+        let rows = scene.client.query(query, &[&ids]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    let expected = pairs(
+        "SELECT e.id, o.id::text FROM webhook.events o JOIN webhook.endpoints e ON o.data::jsonb @> e.scope
+          WHERE o.type LIKE 'formats_scopes.%' AND (o.data ->> 'id')::int < 100 AND e.id = ANY ($1) ORDER BY 1, 2",
+    );
+    assert!(expected.len() > 30, "{} deliveries are too few to show anything", expected.len());
+    wait_until("everybody has what is theirs", secs(20), || {
+        let got = pairs(
+            "SELECT endpoint_id, event_id::text FROM webhook.deliveries
+              WHERE endpoint_id = ANY ($1) AND state = 'delivered' ORDER BY 1, 2",
+        );
+        holds(got == expected, || format!("{} of {}: {got:?}", got.len(), expected.len()))
+    });
+    scene.run("SELECT webhook_unregister(id) FROM webhook.endpoints WHERE name LIKE 'formats_scopes_%'");
+}

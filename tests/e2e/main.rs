@@ -28,6 +28,7 @@ mod durability;
 mod egress;
 mod encodings;
 mod errors;
+mod faults;
 mod formats;
 mod harness;
 mod idle;
@@ -35,6 +36,11 @@ mod lag;
 mod large;
 mod lifecycle;
 mod logical;
+// Of the tests of src/http, which use more of it.
+#[allow(dead_code)]
+#[path = "../http/name_server.rs"]
+mod name_server;
+mod names;
 mod neighbours;
 mod order;
 mod policy;

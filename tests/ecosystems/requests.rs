@@ -72,6 +72,7 @@ fn endpoint(scheme: Scheme, secrets: &[Secret]) -> Endpoint {
         encoding: Encoding::Json,
         events: vec![Pattern::parse("*").expect("a pattern")],
         is_selective: false,
+        scope: None,
         expands: vec![],
         headers: vec![],
         basic_auth: None,

@@ -247,3 +247,43 @@ fn a_fault_of_our_own_costs_no_attempt_and_no_row() {
     assert!(world.db().deliveries.values().all(|row| (row.state, row.attempts) == (State::Delivered, 1)));
     assert_eq!(world.db().deliveries.len(), 4);
 }
+
+#[test]
+fn a_fault_of_our_own_is_told_from_its_beginning_to_its_end() {
+    let mut world = tiny();
+    world.register(endpoint(2, &["*"]));
+    world.behave(1, Behaviour::Starved);
+    assert_eq!(world.fault(), None);
+    let began = world.now;
+    world.emit("a.created", 4);
+    world.advance(MINUTE);
+    let (since, _) = world.fault().unwrap();
+    assert!((began..began + SECOND).contains(&since), "{since} instead of {began}");
+    world.behave(1, Behaviour::Healthy);
+    world.advance(5 * SECOND);
+    assert_eq!(world.fault(), None);
+}
+
+#[test]
+fn a_fault_of_our_own_is_told_no_more_once_nobody_waits_for_it() {
+    let mut world = tiny();
+    world.behave(1, Behaviour::Starved);
+    world.emit("a.created", 4);
+    world.advance(MINUTE);
+    assert!(world.fault().is_some());
+    world.db().set_mode(1, Mode::Paused);
+    world.advance(10 * SECOND);
+    assert_eq!(world.fault(), None);
+}
+
+#[test]
+fn outcomes_that_cannot_be_written_are_told_until_they_are() {
+    let mut world = tiny();
+    world.db().failing_writes = u32::MAX;
+    world.emit("a.created", 1);
+    world.advance(10 * SECOND);
+    assert!(world.fault().is_some_and(|(_, message)| message.contains("cannot be written")));
+    world.db().failing_writes = 0;
+    world.advance(10 * SECOND);
+    assert_eq!(world.fault(), None);
+}

@@ -55,6 +55,7 @@ pub fn endpoint(id: i64, patterns: &[&str]) -> Endpoint {
         format: Format::Standard,
         encoding: Encoding::Json,
         is_selective: false,
+        scope: None,
         expands: vec![],
         events: patterns.iter().map(|p| Pattern::parse(p).unwrap()).collect(),
         headers: Vec::new(),
@@ -121,6 +122,12 @@ impl World {
 
     pub fn engine(&self) -> &Dispatcher<Disk, Wire> {
         self.engine.as_ref().unwrap()
+    }
+
+    /// What webhook_status() would say.
+    pub fn fault(&mut self) -> Option<(Timestamp, String)> {
+        let (since, message) = self.engine.as_mut()?.fault()?;
+        Some((since, message.to_owned()))
     }
 
     // ---- short forms --------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ mod egress;
 mod framing;
 mod handshake;
 mod injection;
+mod name_server;
+mod names;
 mod oracle;
 mod proxy;
 mod receiver;

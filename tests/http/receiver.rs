@@ -81,7 +81,15 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// Runs `script` for every connection, each in a thread of its own.
     pub(crate) fn start(script: impl Fn(&mut Talk<TcpStream>) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on("127.0.0.1:0", script)
+    }
+
+    /// The same at other addresses.
+    pub(crate) fn start_on(
+        address: &str,
+        script: impl Fn(&mut Talk<TcpStream>) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (accepted, script) = (Arc::new(AtomicUsize::new(0)), Arc::new(script));
         let (sender, received) = mpsc::channel();

@@ -43,6 +43,7 @@ pub(crate) fn endpoint(url: &str) -> Endpoint {
         format: Format::Standard,
         encoding: Encoding::Json,
         is_selective: false,
+        scope: None,
         expands: vec![],
         events: vec![Pattern::parse("*").unwrap()],
         headers: vec![],

@@ -53,6 +53,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if verdict == Verdict::OwnFault {
             if let Answer::Failed { message, .. } = &attempt.answer {
                 self.trouble = Some(format!("deliveries wait for a fault of our own to end: {message}"));
+                self.faults.met(id, message.clone(), now);
             }
             if let (Some(lane), State::Pending { next_attempt_at }) = (lane, decision.state) {
                 lane.hold_until = lane.hold_until.max(next_attempt_at);
@@ -61,6 +62,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             self.recall(id);
             return;
         }
+        self.faults.ended(id);
         if let Some(lane) = lane
             && verdict != Verdict::Poison
         {

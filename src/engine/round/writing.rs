@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Dispatcher, Turn, micros};
+use crate::engine::faults::STORE;
 use crate::engine::lane::Feed;
 use crate::engine::policy::breaker::Breaker;
 use crate::engine::{Store, Transport, feed};
@@ -67,9 +68,11 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         }
         if let Err(error) = self.store.write(&self.ledger) {
             self.trouble = Some(error.to_string());
+            self.faults.met(STORE, format!("outcomes cannot be written: {error}"), turn.now);
             self.write_after = turn.now.saturating_add(micros(WRITE_RETRY));
             return false;
         }
+        self.faults.ended(STORE);
         self.written();
         true
     }

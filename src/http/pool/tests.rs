@@ -17,6 +17,7 @@ fn job(ticket: u64) -> Job {
         format: Format::Standard,
         encoding: Encoding::Json,
         is_selective: false,
+        scope: None,
         expands: vec![],
         events: vec![],
         headers: vec![],
