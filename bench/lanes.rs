@@ -90,10 +90,17 @@ impl Reading for Log {
     fn snapshot(&mut self) -> Arc<Snapshot> {
         Arc::new(Snapshot::new(self.next_xid(), self.next_xid(), Vec::new()).unwrap())
     }
-    fn plan(&mut self, leg: &Leg, limit: usize) -> Vec<Place> {
+    fn endpoints_changed(&mut self) -> bool {
+        false
+    }
+    fn plan(&mut self, leg: &Leg, _: usize, _: &mut dyn Audience) -> Plan {
         let from = leg.from.done.xmin().max(FIRST);
         let places = (from..self.next_xid()).map(|xid| Place { xid, seq: xid as i64 });
-        places.filter(|place| leg.wants(*place)).take(limit).collect()
+        let places = places.filter(|place| leg.wants(*place)).collect();
+        Plan::Read(Part { places, ..Part::default() })
+    }
+    fn search(&mut self, _: &Leg, _: Option<Place>, _: &[Kind]) -> Slice {
+        Slice::default()
     }
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
         places.iter().map(|place| self.event(*place)).collect()

@@ -258,7 +258,7 @@ impl Config {
         host.chars().take(MAX_DERIVED_NAME).collect()
     }
 
-    /// The endpoint of one row of `sql/statements/endpoints.sql`. `default` is the setting `retry_schedule`, which an
+    /// The endpoint of one row of `sql/statements/endpoint_configs.sql`. `default` is the setting `retry_schedule`, which an
     /// endpoint that gives only `max_attempts` cuts or repeats.
     ///
     /// # Errors

@@ -11,7 +11,8 @@ use super::lanes::Lanes;
 use super::limits::Limits;
 use super::reader::Reader;
 use super::round::{Flight, Turn};
-use super::store::{Audience, Kind, Reading};
+use super::search::Search;
+use super::store::{Audience, Kind, Plan, Reading};
 use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
 use crate::settings::Settings;
@@ -131,7 +132,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Sees to it that the head has a plan, or has looked at a part of a long leg. False: there is nothing to read.
+    /// Sees to it that the head has a plan, or has gone a step further in a long leg. False: there is nothing to read.
     fn plan_head(&mut self, db: &mut dyn Reading) -> bool {
         // Who joined the head in the meantime may want what the plan leaves out.
         if self.head.left_out().iter().any(|kind| self.lanes.is_followed(kind)) {
@@ -186,13 +187,14 @@ impl Desk<'_> {
 
     /// Endpoints that follow the head and want this event.
     fn followers(&mut self, event: &Event) -> Vec<i64> {
-        let candidates = match event.target {
+        let unconditional: Arc<[i64]> = match event.target {
             Some(target) => Arc::from([target]),
-            None => self.lanes.takers(&event.event_type),
+            None => self.lanes.takers(&event.event_type).unconditional,
         };
+        let selected = event.selected_by.iter().filter(|_| event.target.is_none());
         let wants =
             |id: &i64| self.lanes.get(*id).is_some_and(|lane| lane.follows() && lane.endpoint.wants(event));
-        candidates.iter().copied().filter(wants).collect()
+        unconditional.iter().chain(selected).copied().filter(wants).collect()
     }
 
     /// Hands events to every lane that follows the head and wants them.
@@ -354,6 +356,14 @@ fn plan(reader: &mut Reader, db: &mut dyn Reading, limit: usize, wants: impl FnM
         }
     }
     let Some(leg) = reader.unplanned() else { return };
-    let plan = db.plan(&leg, limit, &mut Readers(reader, wants));
-    reader.planned(plan);
+    if reader.search().is_none() {
+        match db.plan(&leg, limit, &mut Readers(reader, wants)) {
+            Plan::Read(part) => return reader.planned(part),
+            Plan::Search(left_out) => reader.begin_search(Search::new(limit, left_out)),
+        }
+    }
+    if let Some(search) = reader.search() {
+        let slice = db.search(&leg, search.after, &search.left_out);
+        reader.found(slice);
+    }
 }

@@ -11,6 +11,15 @@ use super::store::Kind;
 /// Event types whose takers are remembered at most.
 const TYPES: usize = 1000;
 
+/// The endpoints that want events of a type, as far as it goes by the type.
+#[derive(Debug, Clone)]
+pub struct Takers {
+    /// All of them.
+    pub all: Arc<[i64]>,
+    /// Those that want every event of the type. The others are named by the event (`Event::selected_by`).
+    pub unconditional: Arc<[i64]>,
+}
+
 /// All lanes, by endpoint.
 #[derive(Debug, Default)]
 pub struct Lanes {
@@ -19,7 +28,7 @@ pub struct Lanes {
     /// Lanes at rest that follow the head: all of them are hungry.
     resting_followers: usize,
     /// Endpoints that want events of a type, as far as asked.
-    takers: HashMap<String, Arc<[i64]>>,
+    takers: HashMap<String, Takers>,
     /// Endpoints by the texts of their patterns; built when it is needed.
     by_pattern: Option<HashMap<String, Vec<i64>>>,
 }
@@ -110,9 +119,9 @@ impl Lanes {
     }
 
     /// The endpoints that want events of this type, as far as it goes by the type.
-    pub fn takers(&mut self, event_type: &str) -> Arc<[i64]> {
+    pub fn takers(&mut self, event_type: &str) -> Takers {
         if let Some(known) = self.takers.get(event_type) {
-            return Arc::clone(known);
+            return known.clone();
         }
         if self.takers.len() >= TYPES {
             self.takers.clear();
@@ -125,14 +134,16 @@ impl Lanes {
         let by_pattern = self.by_pattern.get_or_insert_with(|| index(all));
         let ids = patterns.iter().filter_map(|pattern| by_pattern.get(pattern)).flatten().copied();
         let ids: BTreeSet<i64> = ids.collect();
-        let takers: Arc<[i64]> = ids.into_iter().collect();
-        self.takers.insert(event_type.to_owned(), Arc::clone(&takers));
+        let is_unconditional = |id: &i64| all.get(id).is_some_and(|lane| !lane.endpoint.is_selective);
+        let unconditional = ids.iter().copied().filter(is_unconditional).collect();
+        let takers = Takers { all: ids.into_iter().collect(), unconditional };
+        self.takers.insert(event_type.to_owned(), takers.clone());
         takers
     }
 
     /// Whether an endpoint that follows the head wants events of this type, as far as it goes by the type.
     pub fn is_type_followed(&mut self, event_type: &str) -> bool {
-        let takers = self.takers(event_type);
+        let takers = self.takers(event_type).all;
         takers.iter().any(|id| self.get(*id).is_some_and(Lane::follows))
     }
 

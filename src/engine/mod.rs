@@ -29,6 +29,7 @@ pub mod limits;
 pub mod policy;
 pub mod reader;
 pub mod round;
+pub mod search;
 pub mod store;
 
 use std::sync::Arc;
@@ -36,7 +37,9 @@ use std::time::Duration;
 
 pub use limits::{Limits, Load};
 pub use round::Dispatcher;
-pub use store::{Audience, DueDelivery, Kind, Ledger, Plan, Reading, Registered, Settled, Store};
+pub use store::{
+    Audience, DueDelivery, Kind, Ledger, Part, Plan, Reading, Registered, Settled, Slice, Store,
+};
 
 use crate::endpoint::Endpoint;
 use crate::event::Event;

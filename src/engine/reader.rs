@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::store::{Kind, Plan};
+use super::search::Search;
+use super::store::{Kind, Part, Slice};
 use crate::event::Place;
 use crate::position::{Leg, Position, Snapshot};
 
@@ -38,6 +39,8 @@ pub struct Reader {
     reaches: Option<i64>,
     /// What the plan leaves out.
     left_out: Vec<Kind>,
+    /// The plan is being made.
+    search: Option<Search>,
     /// Event types that it met and nobody wanted: a plan may leave them out.
     unwanted: BTreeSet<String>,
     check: Check,
@@ -55,6 +58,7 @@ impl Reader {
             plan: VecDeque::new(),
             reaches: Some(0),
             left_out: Vec::new(),
+            search: None,
             unwanted: BTreeSet::new(),
             check: Check::Begins,
         }
@@ -91,6 +95,7 @@ impl Reader {
         self.plan.clear();
         self.reaches = Some(0);
         self.left_out.clear();
+        self.search = None;
     }
 
     /// The leg to plan next, if the plan is used up and the leg goes on: from where the reader stands now.
@@ -100,11 +105,32 @@ impl Reader {
     }
 
     /// Takes a plan over.
-    pub fn planned(&mut self, plan: Plan) {
-        self.plan = plan.places.into();
-        self.reaches = plan.reaches;
-        self.left_out = plan.left_out;
+    pub fn planned(&mut self, part: Part) {
+        self.plan = part.places.into();
+        self.reaches = part.reaches;
+        self.left_out = part.left_out;
         self.end_plan_if_done();
+    }
+
+    /// Begins to search the leg for the next plan.
+    pub fn begin_search(&mut self, search: Search) {
+        self.search = Some(search);
+    }
+
+    /// The search that goes on.
+    pub fn search(&self) -> Option<&Search> {
+        self.search.as_ref()
+    }
+
+    /// Takes over what was found; after the last slice that is the plan.
+    pub fn found(&mut self, slice: Slice) {
+        if let Some(mut search) = self.search.take() {
+            if search.found(slice) {
+                self.planned(search.finish());
+            } else {
+                self.search = Some(search);
+            }
+        }
     }
 
     /// Remembers that nobody wants events of this type.
@@ -120,9 +146,9 @@ impl Reader {
         self.unwanted.iter().cloned().collect()
     }
 
-    /// What the plan leaves out.
+    /// What the plan leaves out, or the search for it.
     pub fn left_out(&self) -> &[Kind] {
-        &self.left_out
+        self.search.as_ref().map_or(&self.left_out, |search| &search.left_out)
     }
 
     /// The next places to hand out, at most `limit`.
@@ -144,7 +170,7 @@ impl Reader {
 
     /// To be called when all that was taken has been passed.
     pub fn end_plan_if_done(&mut self) {
-        if !self.plan.is_empty() {
+        if !self.plan.is_empty() || self.search.is_some() {
             return;
         }
         self.left_out.clear();

@@ -35,9 +35,27 @@ pub struct DueDelivery {
     pub event: Event,
 }
 
+/// How to go on with a leg.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// With these places.
+    Read(Part),
+    /// It is long and has many transactions: it must be searched for its lowest numbers, without these kinds.
+    Search(Vec<Kind>),
+}
+
+/// What is looked at of a long leg at a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// Places of the leg, in any order.
+    pub places: Vec<Place>,
+    /// The place up to which the index was looked at; `None`: to the end.
+    pub reaches: Option<Place>,
+}
+
 /// What to read of a leg next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct Part {
     /// Lowest numbers first.
     pub places: Vec<Place>,
     /// The number up to which nothing else is to be read; `None`: to the end of the leg.
@@ -76,6 +94,8 @@ pub trait Reading {
     /// The next places of the leg, lowest numbers first, at most `limit`. When the leg is long it may look at a part of it
     /// only, find no place in that, and leave out what nobody in the audience wants.
     fn plan(&mut self, leg: &Leg, limit: usize, audience: &mut dyn Audience) -> Plan;
+    /// Looks at the next places of the leg in the order of the index: by transaction, then by number.
+    fn search(&mut self, leg: &Leg, after: Option<Place>, left_out: &[Kind]) -> Slice;
     /// The events at these places, in the same order. What is no longer there is left out. Their transactions are
     /// durable when this returns: a commit that is visible but not flushed could still be undone by a crash.
     fn fetch(&mut self, places: &[Place]) -> Vec<Event>;

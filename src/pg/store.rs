@@ -3,12 +3,14 @@
 mod fetching;
 mod planning;
 mod reading;
+mod registry;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 
 use self::reading::SpiReading;
+use self::registry::Registry;
 
 use super::deliveries;
 use super::durability::Durability;
@@ -32,10 +34,11 @@ macro_rules! statement {
 struct Statements {
     head: Statement,
     endpoints: Statement,
+    endpoint_configs: Statement,
     snapshot: Statement,
     plan: Statement,
     plan_part: Statement,
-    plan_long: Statement,
+    search: Statement,
     transactions: Statement,
     fetch: Statement,
     fetch_unreadable: Statement,
@@ -61,6 +64,7 @@ pub struct SpiStore {
     statements: Statements,
     durability: Durability,
     selection: Selection,
+    registry: Registry,
     /// The setting `retry_schedule`, which `max_attempts` of an endpoint cuts or repeats.
     schedule: Schedule,
     log_attempts: LogAttempts,
@@ -76,10 +80,11 @@ impl SpiStore {
             statements: Statements {
                 head: statement!("head"),
                 endpoints: statement!("endpoints"),
+                endpoint_configs: statement!("endpoint_configs"),
                 snapshot: statement!("snapshot"),
                 plan: statement!("plan"),
                 plan_part: statement!("plan_part"),
-                plan_long: statement!("plan_long"),
+                search: statement!("search"),
                 transactions: statement!("transactions"),
                 fetch: statement!("fetch"),
                 fetch_unreadable: statement!("fetch_unreadable"),
@@ -101,6 +106,7 @@ impl SpiStore {
             },
             durability: Durability::default(),
             selection: Selection::new(statement!("select"), statement!("write_filter_errors")),
+            registry: Registry::default(),
             schedule: Schedule::new(Vec::new()),
             log_attempts: LogAttempts::All,
             is_current,
@@ -118,6 +124,8 @@ impl Store for SpiStore {
 
     fn configure(&mut self, settings: &crate::settings::Settings) {
         self.schedule = settings.retry_schedule.clone();
+        // Endpoints that set `max_attempts` follow it.
+        self.registry.clear();
         self.log_attempts = settings.log_attempts;
     }
 
@@ -132,6 +140,7 @@ impl Store for SpiStore {
                     selection: &mut self.selection,
                     schedule: &self.schedule,
                     endpoints_changed: (self.endpoints_changed)(),
+                    registry: &mut self.registry,
                 }))
             })
         })

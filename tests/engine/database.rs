@@ -65,6 +65,8 @@ pub struct Counts {
     pub disabled: usize,
     /// Events that a plan left out because nobody wanted them.
     pub left_out: usize,
+    /// Legs that had to be searched.
+    pub searches: usize,
     /// Events of large transactions that were left out as a whole.
     pub passed: usize,
     pub verified: usize,

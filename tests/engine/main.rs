@@ -52,6 +52,7 @@ struct Totals {
     disabled: usize,
     left_out: usize,
     passed: usize,
+    searches: usize,
     verified: usize,
     failed_writes: usize,
 }
@@ -68,6 +69,7 @@ impl Totals {
         self.disabled += counts.disabled;
         self.left_out += counts.left_out;
         self.passed += counts.passed;
+        self.searches += counts.searches;
         self.verified += counts.verified;
         self.failed_writes += counts.failed_writes;
     }
@@ -77,7 +79,7 @@ impl Totals {
 fn every_wanted_event_arrives_whatever_happens() {
     let totals = run_many(60, EVERYTHING, |_| ());
     assert!(totals.crashes > 0 && totals.failed_writes > 0 && totals.disabled > 0, "{totals:?}");
-    assert!(totals.left_out > 0 && totals.passed > 0, "{totals:?}");
+    assert!(totals.left_out > 0 && totals.passed > 0 && totals.searches > 0, "{totals:?}");
     assert!(totals.left > 0 && totals.joined > 0 && totals.verified > 0, "{totals:?}");
     assert!(totals.delivered > 0 && totals.dead > 0, "{totals:?}");
 }

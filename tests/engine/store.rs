@@ -2,11 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use webhook_pg::endpoint::State as Mode;
-use webhook_pg::engine::{Audience, DueDelivery, Kind, Ledger, Plan, Reading, Registered, Store};
+use webhook_pg::engine::{
+    Audience, DueDelivery, Kind, Ledger, Part, Plan, Reading, Registered, Slice, Store,
+};
 use webhook_pg::event::{Event, Place, Timestamp};
 use webhook_pg::position::{Leg, Position, Snapshot};
 use webhook_pg::settings::Settings;
@@ -18,6 +21,17 @@ use crate::network::Network;
 const SHORT: usize = 2;
 /// Events of a large transaction.
 const LARGE: usize = 4;
+/// Transactions that are few.
+const FEW: usize = 2;
+/// Rows of a slice.
+const SLICE: usize = 3;
+
+fn kind(event: &Event) -> Kind {
+    match event.target {
+        Some(target) => Kind::Target(target),
+        None => Kind::Type(event.event_type.clone()),
+    }
+}
 
 /// The store as the engine has it.
 pub struct Disk {
@@ -95,15 +109,15 @@ impl Reading for Database {
         // Of a leg that is not short, as the real store: a part, without what nobody wants.
         if rows.len() <= limit.min(SHORT) {
             let places = rows.into_iter().map(|(place, _)| place).collect();
-            return Plan { places, ..Plan::default() };
+            return Plan::Read(Part { places, ..Part::default() });
         }
-        let kind = |event: &Event| match event.target {
-            Some(target) => Kind::Target(target),
-            None => Kind::Type(event.event_type.clone()),
-        };
         let mut left_out: Vec<Kind> = audience.unwanted().into_iter().map(Kind::Type).collect();
         // Large transactions say what they wrote of.
         let xids: BTreeSet<u64> = rows.iter().map(|(place, _)| place.xid).collect();
+        if xids.len() > FEW {
+            self.counts.searches += 1;
+            return Plan::Search(left_out);
+        }
         for xid in xids {
             let whole: Vec<&Arc<Event>> =
                 self.outbox.iter().filter(|(place, _)| place.xid == xid).map(|(_, event)| event).collect();
@@ -120,7 +134,18 @@ impl Reading for Database {
         let places: Vec<Place> =
             rows.iter().filter(|(_, event)| !is_left_out(event)).map(|(place, _)| *place).collect();
         self.counts.left_out += rows.len() - places.len();
-        Plan { places, reaches, left_out }
+        Plan::Read(Part { places, reaches, left_out })
+    }
+
+    fn search(&mut self, leg: &Leg, after: Option<Place>, left_out: &[Kind]) -> Slice {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rows = self.outbox.range((start, Bound::Unbounded));
+        let looked: Vec<(&Place, &Arc<Event>)> = rows.by_ref().take(SLICE).collect();
+        let reaches = looked.last().map(|(place, _)| **place).filter(|_| rows.next().is_some());
+        let belongs =
+            |(place, event): &&(&Place, &Arc<Event>)| leg.wants(**place) && !left_out.contains(&kind(event));
+        let places: Vec<Place> = looked.iter().filter(belongs).map(|(place, _)| **place).collect();
+        Slice { places, reaches }
     }
 
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {

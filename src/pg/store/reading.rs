@@ -8,8 +8,8 @@ use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
 use super::Statements;
-use crate::config::Config;
-use crate::engine::{Audience, DueDelivery, Plan, Reading, Registered};
+use super::registry::Registry;
+use crate::engine::{Audience, DueDelivery, Kind, Plan, Reading, Registered, Slice};
 use crate::event::{Event, Place, Timestamp, order_key};
 use crate::pg::durability::Durability;
 use crate::pg::encoding::Text;
@@ -28,6 +28,7 @@ pub(super) struct SpiReading<'a, 'conn> {
     pub(super) selection: &'a mut Selection,
     pub(super) schedule: &'a Schedule,
     pub(super) endpoints_changed: bool,
+    pub(super) registry: &'a mut Registry,
 }
 
 impl SpiReading<'_, '_> {
@@ -36,20 +37,6 @@ impl SpiReading<'_, '_> {
     pub(super) fn rows(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Vec<SpiHeapTupleData<'_>> {
         let table: SpiTupleTable<'_> = fine(statement.read(self.client, args));
         table.collect()
-    }
-
-    /// The places that two arrays name, and the number beside them, if the statement has one.
-    pub(super) fn places(
-        &self,
-        statement: &Statement,
-        args: &[DatumWithOid<'_>],
-    ) -> (Vec<Place>, Option<i64>) {
-        let rows = self.rows(statement, args);
-        let Some(row) = rows.first() else { return (Vec::new(), None) };
-        let xids: Vec<i64> = cell(row, 1).unwrap_or_default();
-        let seqs: Vec<i64> = cell(row, 2).unwrap_or_default();
-        let places = xids.into_iter().zip(seqs).map(|(xid, seq)| Place { xid: xid_from_sql(xid), seq });
-        (places.collect(), if row.columns() > 2 { cell(row, 3) } else { None })
     }
 
     fn one<T: FromDatum + IntoDatum>(&self, statement: &Statement, args: &[DatumWithOid<'_>]) -> Option<T> {
@@ -73,26 +60,7 @@ impl Reading for SpiReading<'_, '_> {
     }
 
     fn endpoints(&mut self) -> Vec<Registered> {
-        let rows = self.rows(&self.statements.endpoints, &[]);
-        let mut registered = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let id: i64 = required(row, 1);
-            let (state, config): (Text, Text) = (required(row, 2), required(row, 3));
-            let endpoint = Config::endpoint(id, &state.plain(), &config.json(), self.schedule);
-            let failing_since = cell(row, 7).map(timestamp);
-            match endpoint
-                .and_then(|endpoint| Ok(Registered { endpoint, position: position(row, 4)?, failing_since }))
-            {
-                Ok(entry) if entry.endpoint.state != crate::endpoint::State::Inactive => {
-                    registered.push(entry)
-                }
-                Ok(_) => {}
-                // Its position stays where it is, and so do its events.
-                Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
-            }
-        }
-        self.selection.learn(&registered);
-        registered
+        self.registered()
     }
 
     fn snapshot(&mut self) -> Arc<Snapshot> {
@@ -102,6 +70,10 @@ impl Reading for SpiReading<'_, '_> {
 
     fn plan(&mut self, leg: &Leg, limit: usize, audience: &mut dyn Audience) -> Plan {
         self.plan_leg(leg, limit, audience)
+    }
+
+    fn search(&mut self, leg: &Leg, after: Option<Place>, left_out: &[Kind]) -> Slice {
+        self.search_leg(leg, after, left_out)
     }
 
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {

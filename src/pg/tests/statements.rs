@@ -35,7 +35,7 @@ mod tests {
         let statements = [
             statement!("plan"),
             statement!("plan_part"),
-            statement!("plan_long"),
+            statement!("search"),
             statement!("transactions"),
             statement!("fetch"),
             statement!("fetch_unreadable"),
