@@ -12,7 +12,8 @@ use uuid::Uuid;
 use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State};
 use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{
-    Completion, Dispatcher, DueDelivery, Job, Ledger, Reading, Registered, Store, Transport,
+    Audience, Completion, Dispatcher, DueDelivery, Job, Kind, Ledger, Part, Plan, Reading, Registered, Slice,
+    Store, Transport,
 };
 use webhook_pg::event::{Event, Pattern, Place, Timestamp};
 use webhook_pg::outcome::{Answer, Attempt};

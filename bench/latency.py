@@ -68,6 +68,7 @@ def main() -> int:
     arguments.add_argument("--seconds", type=int, default=20)
     arguments.add_argument("--held", action="store_true", help="a transaction that wrote, with a snapshot, stays open meanwhile")
     arguments.add_argument("--beside", type=int, default=0, help="rows that one transaction writes meanwhile, for another endpoint")
+    arguments.add_argument("--backlog", type=int, default=0, help="events that wait for another endpoint, which is resumed with the first change")
     arguments.add_argument("--hanging", type=int, default=0, help="endpoints that never answer and want everything, too")
     arguments.add_argument("--scoped", type=int, default=0, help="endpoints that want other locations than that of the changes")
     options = arguments.parse_args()
@@ -76,7 +77,7 @@ def main() -> int:
     psql.execute(SET_UP.format(port=receiver.port))
     # The first delivery opens connections and fills caches: it is not counted.
     psql.execute(INSERT.format(id=0, now=0))
-    delivered = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered'"
+    delivered = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered' AND endpoint <> 'backlog'"
     psql.wait_until("the first delivery", lambda: psql.value(delivered) == "1", 15)
 
     if options.scoped:
@@ -122,12 +123,40 @@ def main() -> int:
         bulk.stdin.write(f"INSERT INTO bulk SELECT n, repeat('x', 300) FROM generate_series(1, {options.beside}) n;\n")
         bulk.stdin.close()
 
+    if options.backlog:
+        nginx_running = nginx.running(False)
+        other = nginx_running.__enter__()
+        psql.execute(
+            f"""CREATE TABLE waiting (id bigint PRIMARY KEY, note text); SELECT webhook_attach('waiting');
+                SELECT webhook_update(id, '{{"events": ["contact.*"]}}') FROM webhook.endpoints;
+                SELECT webhook_register(url => '{other.url}/backlog', events => '{{waiting.*}}', name => 'backlog');
+                SELECT webhook_pause(id) FROM webhook.endpoints WHERE name = 'backlog'"""
+        )
+        psql.progress(f"{options.backlog:,} changes, 100 in a transaction")
+        psql.execute(
+            f"""DO $$ BEGIN
+                    FOR n IN 0..{options.backlog // 100 - 1} LOOP
+                        INSERT INTO waiting SELECT 100 * n + i, repeat('x', 300) FROM generate_series(1, 100) i;
+                        COMMIT;
+                    END LOOP;
+                END $$"""
+        )
+        worker = int(psql.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'webhook_pg worker'"))
+        before = processes.private_mb(worker)
+        psql.execute("SELECT webhook_resume(id) FROM webhook.endpoints WHERE name = 'backlog'")
+        resumed = time.monotonic()
+
     ranges, next_id = {}, 1
     for rate in map(int, options.rates.split(",")):
         psql.progress(f"{rate}/s for {options.seconds} s")
         prober = sink.probe(receiver.port, 0.02, options.seconds)
         count = write(next_id, rate, options.seconds)
         prober.join()
+        if options.backlog:
+            drained, seconds = len(other.new_receipts()), time.monotonic() - resumed
+            psql.progress("")
+            print(f"{options.backlog:,} waited: {drained / seconds:,.0f}/s in the first {seconds:.0f} s,"
+                  f" {processes.private_mb(worker):.0f} MB of private memory ({before:.0f} before)")
         ranges[rate] = range(next_id, next_id + count)
         next_id += count
         try:
