@@ -259,8 +259,8 @@ mod tests {
             "a",
             r#", headers => '{"x-a": "1"}', retry_schedule => '{5 s,1 min}', timeout => '3 s'"#,
         );
-        let rows =
-            format!("SELECT config FROM ({}) AS e", include_str!("../../../sql/statements/endpoints.sql"));
+        let statement = include_str!("../../../sql/statements/endpoint_configs.sql");
+        let rows = statement.replace("$1", &format!("'{{{id}}}'::bigint[]")).replace("e.id, ", "");
         let endpoint =
             Config::endpoint(id, "active", &one::<String>(&rows), &Schedule::new(Vec::new())).unwrap();
         assert_eq!(endpoint.timeout, Some(std::time::Duration::from_secs(3)));

@@ -36,7 +36,6 @@ mod tests {
             statement!("plan"),
             statement!("plan_part"),
             statement!("search"),
-            statement!("transactions"),
             statement!("fetch"),
             statement!("fetch_unreadable"),
             statement!("select"),
