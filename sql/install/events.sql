@@ -66,6 +66,44 @@ BEGIN
     RETURN new_id;
 END $$;
 
+-- ---- Selection -----------------------------------------------------------------------------------------------------
+
+-- As Pattern::matches (src/event.rs), for types, which have a dot.
+CREATE FUNCTION webhook.matches(type text, patterns text[]) RETURNS boolean LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT patterns && ARRAY['*', '*.*', type, regexp_replace(type, '[^.]*$', '*'), '*.' || substring(type FROM '[^.]*$')]
+$$;
+
+-- As sql/statements/select.sql, which does it for many: whether an event passes a scope and a filter. What fails does not match.
+CREATE FUNCTION webhook.passes(o webhook.outbox, scope jsonb, filter jsonpath) RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT coalesce(webhook.comparable(coalesce(o.data, o.key))::jsonb @> scope, scope IS NULL) THEN
+        RETURN false;
+    END IF;
+    RETURN filter IS NULL OR coalesce(jsonb_path_match(
+        jsonb_build_object('type', o.type, 'data', webhook.comparable(o.data)::jsonb)
+            || CASE WHEN o.previous IS NULL THEN '{}'
+                    ELSE jsonb_build_object('previous', webhook.comparable(o.previous)::jsonb) END
+            || CASE WHEN o.key IS NULL THEN '{}' ELSE jsonb_build_object('key', webhook.comparable(o.key)::jsonb) END,
+        filter, '{}', true), false);
+EXCEPTION WHEN OTHERS THEN
+    RETURN false;
+END $$;
+
+-- As Endpoint::wants (src/endpoint.rs).
+CREATE FUNCTION webhook.wants(e webhook.endpoint, o webhook.outbox) RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF o.target IS NOT NULL THEN
+        RETURN o.target = e.id
+           AND (o.type = 'webhook.ping' OR (e.scope IS NULL AND e.filter IS NULL) OR webhook.passes(o, e.scope, e.filter));
+    END IF;
+    RETURN webhook.matches(o.type, e.events)
+       AND NOT (o.type = 'webhook.endpoint_disabled' AND o.key = format('{"id":%s}', e.id))
+       AND ((e.scope IS NULL AND e.filter IS NULL) OR webhook.passes(o, e.scope, e.filter));
+END $$;
+
 -- ---- Deliveries ----------------------------------------------------------------------------------------------------
 
 -- The delivery's endpoint may be gone, but if it is there the caller must be allowed to change it.

@@ -15,6 +15,7 @@ mod expansion;
 pub mod guc;
 pub mod launcher;
 mod preview;
+pub mod prune;
 pub mod report;
 mod rows;
 mod selection;

@@ -41,6 +41,7 @@ mod privileges;
 mod process;
 mod property;
 mod regress;
+mod retention;
 mod retry;
 mod secrets;
 mod values;
