@@ -165,7 +165,11 @@ CREATE TABLE webhook.delivery (
     CONSTRAINT delivery_ended_is_finished CHECK ((state OPERATOR(pg_catalog.=) 'pending') OPERATOR(pg_catalog.=) (finished_at IS NULL)),
     CONSTRAINT delivery_once_per_event UNIQUE (xid, seq, endpoint_id)  -- by event: retention asks for all of an event's
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
-CREATE INDEX delivery_due ON webhook.delivery (endpoint_id, next_attempt_at) WHERE state = 'pending';
+-- Pending is what has failed, and what was asked for by webhook_retry and webhook_replay: the latter can be millions.
+CREATE INDEX delivery_due ON webhook.delivery (endpoint_id, next_attempt_at)
+    WHERE state = 'pending' AND attempts OPERATOR(pg_catalog.<>) attempts_before;
+CREATE INDEX delivery_asked ON webhook.delivery (endpoint_id, next_attempt_at, seq)
+    WHERE state = 'pending' AND attempts OPERATOR(pg_catalog.=) attempts_before;
 CREATE INDEX delivery_dead ON webhook.delivery (finished_at) WHERE state = 'dead';
 
 -- The attempts before the last one, or all that failed: see webhook.attempts for the whole record.

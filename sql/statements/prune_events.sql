@@ -34,9 +34,7 @@ WITH seen AS MATERIALIZED (
                   pg_catalog.bool_or(
                       coalesce(d.finished_at >= pg_catalog.now()
                                - CASE d.state WHEN 'dead' THEN $7 ELSE $6 END * interval '1 second', false)
-                      OR (d.xmax <> '0' AND EXISTS (SELECT FROM pg_catalog.pg_locks l
-                                                     WHERE l.locktype = 'transactionid' AND l.transactionid = d.xmax)))
-                      AS is_kept
+                      OR (d.xmax <> '0' AND webhook.is_held(d.xmax))) AS is_kept
              FROM webhook.delivery d
             WHERE d.xid = r.xid AND d.seq = r.seq) d
 ), deliveries AS (

@@ -35,6 +35,23 @@ pub struct DueDelivery {
     pub event: Event,
 }
 
+/// What is pending for one endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pending {
+    /// The endpoint.
+    pub endpoint: i64,
+    /// Deliveries that have failed.
+    pub failed: usize,
+    /// When the first of them is due.
+    pub due: Option<Timestamp>,
+    /// Deliveries that somebody asked for (`webhook_retry`, `webhook_replay`) and that have not been tried since, as far as
+    /// they were counted.
+    pub asked: usize,
+}
+
+/// Where a delivery stands among those that were asked for: when that was, and the event's number.
+pub type Asked = (Timestamp, i64);
+
 /// One read-only transaction with one snapshot.
 pub trait Reading {
     /// The head position.
@@ -50,12 +67,13 @@ pub trait Reading {
     fn fetch(&mut self, places: &[Place]) -> Vec<Event>;
     /// Which of these pairs of endpoint and place have a delivery already.
     fn settled(&mut self, pairs: &[(i64, Place)]) -> Vec<(i64, Place)>;
-    /// How many deliveries of each endpoint are pending, and when the first is due.
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)>;
-    /// The places and order keys (`event::order_key`) of all pending deliveries of these endpoints.
-    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)>;
-    /// Deliveries of one endpoint that are due, oldest first, without those that are at work; and when the first of
-    /// those that are not due yet will be. `among`: no others than these.
+    /// What is pending; of what was asked for it counts up to `limit` for each endpoint.
+    fn pending(&mut self, limit: usize) -> Vec<Pending>;
+    /// The places and order keys (`event::order_key`) of the pending deliveries of these endpoints: all that have failed, and
+    /// the first `limit` that were asked for.
+    fn pending_keys(&mut self, endpoints: &[i64], limit: usize) -> Vec<(i64, Place, String)>;
+    /// Deliveries of one endpoint that have failed and are due, oldest first, without those that are at work; and when the
+    /// first of those that are not due yet will be. `among`: no others than these, be it that they were asked for.
     fn due(
         &mut self,
         endpoint: i64,
@@ -64,6 +82,16 @@ pub trait Reading {
         at_work: &[i64],
         among: Option<&[Place]>,
     ) -> (Vec<DueDelivery>, Option<Timestamp>);
+    /// Deliveries of one endpoint that were asked for, in their order, behind this one (none: from the first one on), without
+    /// those that are at work; and the last of them, if there may be more.
+    fn asked(
+        &mut self,
+        endpoint: i64,
+        after: Option<Asked>,
+        now: Timestamp,
+        limit: usize,
+        at_work: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Asked>);
 }
 
 /// The outcome of one attempt, to be written.

@@ -110,13 +110,7 @@ pub fn init() {
         (0, i32::MAX),
         s,
     );
-    int(
-        c"webhook_pg.retention",
-        c"How long events are kept for replay.",
-        &RETENTION,
-        (0, i32::MAX),
-        s,
-    );
+    int(c"webhook_pg.retention", c"How long events are kept for replay.", &RETENTION, (0, i32::MAX), s);
     int(
         c"webhook_pg.dead_retention",
         c"How long dead deliveries are kept.",

@@ -221,8 +221,7 @@ fn may_prune() -> bool {
         let schema = pg_sys::get_namespace_oid(c"webhook".as_ptr(), true);
         let lock = |name: &std::ffi::CStr, mode: u32| {
             let table = pg_sys::get_relname_relid(name.as_ptr(), schema);
-            table != pg_sys::InvalidOid
-                && pg_sys::ConditionalLockRelationOid(table, mode as pg_sys::LOCKMODE)
+            table != pg_sys::InvalidOid && pg_sys::ConditionalLockRelationOid(table, mode as pg_sys::LOCKMODE)
         };
         // Against the EXCLUSIVE of webhook.announce_listener and the SHARE of webhook_replay.
         lock(c"installation", pg_sys::RowShareLock) && lock(c"dropped", pg_sys::RowExclusiveLock)

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use webhook_pg::endpoint::State as Mode;
-use webhook_pg::engine::{DueDelivery, Ledger, Reading, Registered, Store};
+use webhook_pg::engine::{Asked, DueDelivery, Ledger, Pending, Reading, Registered, Store};
 use webhook_pg::event::{Event, Place, Timestamp};
 use webhook_pg::position::{Leg, Position, Snapshot};
 use webhook_pg::settings::Settings;
@@ -93,17 +93,28 @@ impl Reading for Database {
         found
     }
 
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
-        let mut found: BTreeMap<i64, (usize, Timestamp)> = BTreeMap::new();
-        for (id, due, _) in &self.pending {
-            found.entry(*id).or_insert((0, *due)).0 += 1;
+    fn pending(&mut self, limit: usize) -> Vec<Pending> {
+        let mut found: BTreeMap<i64, Pending> = BTreeMap::new();
+        for &(endpoint, due, place) in &self.pending {
+            let entry = found.entry(endpoint).or_insert(Pending { endpoint, ..Pending::default() });
+            if self.is_asked(endpoint, place) {
+                entry.asked = limit.min(entry.asked + 1);
+            } else {
+                entry.failed += 1;
+                entry.due = entry.due.or(Some(due));
+            }
         }
-        found.into_iter().map(|(id, (count, due))| (id, count, due)).collect()
+        found.into_values().collect()
     }
 
-    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)> {
-        let asked = self.pending.iter().filter(|(id, _, _)| endpoints.contains(id));
-        asked.map(|&(id, _, place)| (id, place, self.outbox[&place].order_key().to_owned())).collect()
+    fn pending_keys(&mut self, endpoints: &[i64], limit: usize) -> Vec<(i64, Place, String)> {
+        let mut asked: BTreeMap<i64, usize> = BTreeMap::new();
+        let known = self.pending.iter().filter(|(id, _, place)| {
+            let count = asked.entry(*id).or_default();
+            *count += usize::from(self.is_asked(*id, *place));
+            endpoints.contains(id) && (!self.is_asked(*id, *place) || *count <= limit)
+        });
+        known.map(|&(id, _, place)| (id, place, self.outbox[&place].order_key().to_owned())).collect()
     }
 
     fn due(
@@ -117,19 +128,48 @@ impl Reading for Database {
         let start = Place { xid: 0, seq: 0 };
         let of_endpoint =
             self.pending.range((endpoint, Timestamp::MIN, start)..(endpoint + 1, Timestamp::MIN, start));
-        let asked = of_endpoint.filter(|(_, _, place)| among.is_none_or(|among| among.contains(place)));
-        let (due, later): (Vec<_>, Vec<_>) = asked.partition(|(_, at, _)| *at <= now);
-        let due = due.into_iter().filter_map(|&(_, _, place)| {
-            let row = self.deliveries[&(endpoint, place)];
-            let event = Event::clone(&self.outbox[&place]);
-            let due = DueDelivery {
-                id: row.id,
-                attempts: row.attempts,
-                attempts_before: row.attempts_before,
-                event,
-            };
-            (!at_work.contains(&row.id)).then_some(due)
+        let of_endpoint = of_endpoint.filter(|(_, _, place)| match among {
+            Some(among) => among.contains(place),
+            None => !self.is_asked(endpoint, *place),
         });
+        let (due, later): (Vec<_>, Vec<_>) = of_endpoint.partition(|(_, at, _)| *at <= now);
+        let due = due.into_iter().map(|&(_, _, place)| self.due_delivery(endpoint, place));
+        let due = due.filter(|due| !at_work.contains(&due.id));
         (due.take(limit).collect(), later.first().map(|(_, at, _)| *at))
+    }
+
+    fn asked(
+        &mut self,
+        endpoint: i64,
+        after: Option<Asked>,
+        now: Timestamp,
+        limit: usize,
+        at_work: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Asked>) {
+        let mut asked: Vec<(Timestamp, i64, Place)> =
+            self.pending.iter().filter(|(id, _, _)| *id == endpoint).map(|p| (p.1, p.2.seq, p.2)).collect();
+        asked.sort();
+        asked.retain(|(at, seq, place)| {
+            self.is_asked(endpoint, *place)
+                && *at <= now
+                && after.is_none_or(|after| (*at, *seq) > after)
+                && !at_work.contains(&self.deliveries[&(endpoint, *place)].id)
+        });
+        asked.truncate(limit);
+        let last = asked.last().filter(|_| asked.len() == limit).map(|(at, seq, _)| (*at, *seq));
+        (asked.into_iter().map(|(_, _, place)| self.due_delivery(endpoint, place)).collect(), last)
+    }
+}
+
+impl Database {
+    fn is_asked(&self, endpoint: i64, place: Place) -> bool {
+        let row = self.deliveries[&(endpoint, place)];
+        row.attempts == row.attempts_before
+    }
+
+    fn due_delivery(&self, endpoint: i64, place: Place) -> DueDelivery {
+        let row = self.deliveries[&(endpoint, place)];
+        let event = Event::clone(&self.outbox[&place]);
+        DueDelivery { id: row.id, attempts: row.attempts, attempts_before: row.attempts_before, event }
     }
 }

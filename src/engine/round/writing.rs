@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Dispatcher, Turn, micros};
-use crate::engine::lane::Feed;
+use crate::endpoint::Ordering;
+use crate::engine::lane::{Feed, Row};
 use crate::engine::policy::breaker::Breaker;
 use crate::engine::{Store, Transport, feed};
 use crate::event::Timestamp;
@@ -100,7 +101,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         for (settled, (id, task)) in ledger.settled.iter().zip(self.landed.drain(..)) {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
             lane.flying.remove(&settled.place);
-            let was_pending = settled.delivery.is_some();
+            // What was asked for is counted with what failed where there is an order.
+            let counts = |row: Row| !row.is_asked() || lane.order.rule() != Ordering::None;
+            let was_pending = task.row.is_some_and(counts);
             match settled.state {
                 State::Pending { next_attempt_at } => {
                     lane.pending += usize::from(!was_pending);
@@ -110,6 +113,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 State::Delivered | State::Dead => {
                     lane.pending = lane.pending.saturating_sub(usize::from(was_pending));
                     lane.order.ended(&task.event, &mut lane.queue);
+                    // Another delivery of its key may have waited for it.
+                    if task.row.is_some() && lane.order.rule() != Ordering::None && lane.pending > 0 {
+                        lane.next_due = Some(self.clock);
+                    }
                 }
             }
             lane.settle(task.origin, &mut self.head);
@@ -124,7 +131,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 Some(lane) => lane.saved = Some(position),
                 None => {
                     self.saved_head = position;
-                    self.head.has_passed = !self.head.window.is_empty();
+                    // It stands further by now where the last outcomes were written: the outbox is pruned up to what is saved.
+                    self.head.has_passed =
+                        !self.head.window.is_empty() || *self.head.low_water() != self.saved_head;
                 }
             }
         }
