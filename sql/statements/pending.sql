@@ -25,6 +25,6 @@ SELECT a.endpoint_id, 0, NULL,
        (SELECT pg_catalog.count(*)
           FROM (SELECT FROM webhook.delivery d
                  WHERE d.endpoint_id = a.endpoint_id AND d.state = 'pending' AND d.attempts = d.attempts_before
-                 LIMIT $1) some)
+                 LIMIT $1) counted)
   FROM asked a
  WHERE a.endpoint_id IS NOT NULL

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 pub use limits::{Limits, Load};
 pub use round::Dispatcher;
-pub use store::{Asked, DueDelivery, Ledger, Pending, Reading, Registered, Settled, Store};
+pub use store::{Asked, DueDelivery, Held, Ledger, Pending, Reading, Registered, Settled, Store};
 
 use crate::endpoint::Endpoint;
 use crate::event::Event;

@@ -1,6 +1,6 @@
 //! What the engine asks of the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -141,6 +141,15 @@ impl Ledger {
     }
 }
 
+/// What was not written of a ledger because a transaction that is open holds it: nobody waits for somebody's COMMIT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Outcomes of these deliveries.
+    pub deliveries: HashSet<(i64, Place)>,
+    /// All that concerns these endpoints otherwise.
+    pub endpoints: HashSet<i64>,
+}
+
 /// The database. Each call is a transaction of its own; none stays open.
 pub trait Store {
     /// Why the database refused, in one line.
@@ -153,11 +162,11 @@ pub trait Store {
     /// The database refused, or the extension is gone. What `read` had begun must be given up: the engine is to be
     /// started anew.
     fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, Self::Error>;
-    /// Writes the ledger in one short transaction. A crash may undo it until it is flushed.
+    /// Writes the ledger in one short transaction, but for what is held. A crash may undo it until it is flushed.
     ///
     /// # Errors
     /// Nothing was written (disk full, lock timeout, read-only). The engine keeps the ledger and tries again.
-    fn write(&mut self, ledger: &Ledger) -> Result<(), Self::Error>;
+    fn write(&mut self, ledger: &Ledger) -> Result<Held, Self::Error>;
     /// Makes durable what was written.
     fn flush(&mut self);
 }

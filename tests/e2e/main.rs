@@ -41,6 +41,7 @@ mod privileges;
 mod process;
 mod property;
 mod regress;
+mod replay;
 mod retention;
 mod retry;
 mod secrets;

@@ -3,7 +3,7 @@
 //! It keeps to what PostgreSQL does: ids are given out in order, a snapshot's xmax is the latest completed id plus one, xip
 //! lists what runs below it, a query sees the rows of committed transactions only, and positions travel as text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -78,6 +78,8 @@ pub struct Database {
     pub endpoints: BTreeMap<i64, Entry>,
     pub positions: BTreeMap<i64, Position>,
     pub deliveries: BTreeMap<(i64, Place), Row>,
+    /// Deliveries that somebody's open transaction holds.
+    pub locked: HashSet<(i64, Place)>,
     pub pending: BTreeSet<(i64, Timestamp, Place)>,
     /// Since when endpoints have only failed.
     pub failing: BTreeMap<i64, Timestamp>,
@@ -112,6 +114,7 @@ impl Database {
             endpoints: BTreeMap::new(),
             positions: BTreeMap::from([(0, Position::new(snapshot))]),
             deliveries: BTreeMap::new(),
+            locked: HashSet::new(),
             pending: BTreeSet::new(),
             failing: BTreeMap::new(),
             owed: BTreeSet::new(),

@@ -1,12 +1,12 @@
 //! The store as the engine has it: what the worker's statements read and write in the model database.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use webhook_pg::endpoint::State as Mode;
-use webhook_pg::engine::{Asked, DueDelivery, Ledger, Pending, Reading, Registered, Store};
+use webhook_pg::engine::{Asked, DueDelivery, Held, Ledger, Pending, Reading, Registered, Store};
 use webhook_pg::event::{Event, Place, Timestamp};
 use webhook_pg::position::{Leg, Position, Snapshot};
 use webhook_pg::settings::Settings;
@@ -35,7 +35,7 @@ impl Store for Disk {
         Ok(read(&mut *database))
     }
 
-    fn write(&mut self, ledger: &Ledger) -> Result<(), String> {
+    fn write(&mut self, ledger: &Ledger) -> Result<Held, String> {
         let mut database = self.database.borrow_mut();
         assert!(!ledger.is_empty(), "an empty ledger was written");
         if database.failing_writes > 0 {
@@ -43,9 +43,20 @@ impl Store for Disk {
             database.counts.failed_writes += 1;
             return Err("disk full".to_owned());
         }
-        database.apply(ledger);
-        self.network.borrow_mut().written(ledger);
-        Ok(())
+        let held = Held {
+            deliveries: ledger
+                .settled
+                .iter()
+                .map(|row| (row.endpoint, row.place))
+                .filter(|p| database.locked.contains(p))
+                .collect(),
+            endpoints: HashSet::new(),
+        };
+        let mut ledger = ledger.clone();
+        ledger.settled.retain(|row| !held.deliveries.contains(&(row.endpoint, row.place)));
+        database.apply(&ledger);
+        self.network.borrow_mut().written(&ledger);
+        Ok(held)
     }
 
     fn flush(&mut self) {
