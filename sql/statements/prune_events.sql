@@ -1,8 +1,7 @@
--- Deletes events that are old enough and that nobody needs, with their deliveries and attempts: one step of a walk through
--- the outbox, oldest transactions first. It stops before the first event that is too young, and leaves out what a delivery that
--- is pending, ended too short a time ago or is being changed by an open transaction still needs. Says how far it came, how many
--- events it deleted, how many deliveries too few (somebody has changed one just now: then all is to be undone), and what is
--- older than the backlog may be.
+-- Events that are old enough and that nobody needs, with their deliveries: one step of a walk through the outbox, oldest
+-- transactions first. It stops before the first event that is too young, and leaves out what a delivery that is pending, ended too
+-- short a time ago or is being changed by an open transaction still needs. Says how far it came, what is to be deleted, and what is
+-- older than the backlog may be. Only looks: what writes takes a transaction id.
 -- $1, $2 place after which to go on, $3 transactions from here on are not consumed, $4 nor are these, $5 limit,
 -- $6 seconds to keep events, $7 dead deliveries, $8 events that are not delivered
 WITH seen AS MATERIALIZED (
@@ -37,24 +36,13 @@ WITH seen AS MATERIALIZED (
                       OR (d.xmax <> '0' AND webhook.is_held(d.xmax))) AS is_kept
              FROM webhook.delivery d
             WHERE d.xid = r.xid AND d.seq = r.seq) d
-), deliveries AS (
-    DELETE FROM webhook.delivery d
-     WHERE d.ctid = ANY (ARRAY(SELECT pg_catalog.unnest(j.ctids) FROM judged j WHERE j.verdict = 'prune'))
-       AND d.state <> 'pending'
-    RETURNING d.id
-), attempts AS (
-    DELETE FROM webhook.attempt a
-     WHERE a.delivery_id = ANY (ARRAY(SELECT pg_catalog.unnest(j.ids) FROM judged j WHERE j.verdict = 'prune'))
-), events AS (
-    DELETE FROM webhook.outbox o
-     WHERE o.ctid = ANY (ARRAY(SELECT j.ctid FROM judged j WHERE j.verdict = 'prune'))
 )
 SELECT pg_catalog.count(*),
        (SELECT last.xid::pg_catalog.text::pg_catalog.int8 FROM judged last ORDER BY last.xid DESC, last.seq DESC LIMIT 1),
        (SELECT last.seq FROM judged last ORDER BY last.xid DESC, last.seq DESC LIMIT 1),
-       pg_catalog.count(*) FILTER (WHERE j.verdict = 'prune'),
-       coalesce(pg_catalog.sum(pg_catalog.cardinality(j.ids)) FILTER (WHERE j.verdict = 'prune'), 0)::pg_catalog.int8
-           - (SELECT pg_catalog.count(*) FROM deliveries),
+       pg_catalog.array_agg(j.ctid::pg_catalog.text) FILTER (WHERE j.verdict = 'prune'),
+       ARRAY(SELECT pg_catalog.unnest(g.ctids)::pg_catalog.text FROM judged g WHERE g.verdict = 'prune'),
+       ARRAY(SELECT pg_catalog.unnest(g.ids) FROM judged g WHERE g.verdict = 'prune'),
        pg_catalog.array_agg(j.xid::pg_catalog.text::pg_catalog.int8) FILTER (WHERE j.verdict = 'drop'),
        pg_catalog.array_agg(j.seq) FILTER (WHERE j.verdict = 'drop')
   FROM judged j

@@ -9,7 +9,7 @@ use pgrx::spi::SpiClient;
 
 use super::rows::{cell, fine, required, xid_from_sql, xid_to_sql};
 use super::statement::Statement;
-use super::transaction::transaction;
+use super::transaction::{limit_waiting, transaction};
 use crate::event::{Place, Timestamp};
 use crate::position::Snapshot;
 use crate::retention::{Horizon, Retention, Step, Walk};
@@ -24,10 +24,6 @@ const DROPS: usize = 100;
 const SHARE: u32 = 5;
 /// Wait after a step that another session stood in the way of.
 const OBSTRUCTED: Duration = Duration::from_secs(1);
-/// How often small tables are looked through.
-const SELDOM: Duration = Duration::from_secs(60);
-/// Milliseconds that a step waits for a row or table that somebody has locked.
-const LOCK_TIMEOUT: &str = "100";
 
 macro_rules! statement {
     ($name:literal) => {
@@ -37,10 +33,11 @@ macro_rules! statement {
 
 /// Prunes the tables of one database.
 pub struct Pruner {
-    lock_timeout: Statement,
     snapshot: Statement,
     positions: Statement,
+    due: Statement,
     events: Statement,
+    delete: Statement,
     dropped: Statement,
     dead: Statement,
     keys: Statement,
@@ -48,7 +45,6 @@ pub struct Pruner {
     is_current: fn() -> bool,
     walk: Option<Walk>,
     next: Option<Instant>,
-    seldom: Instant,
     /// What the log should hear.
     trouble: Option<String>,
 }
@@ -63,14 +59,40 @@ enum Found {
     Obstacle,
 }
 
+/// What is to be deleted.
+struct Sight {
+    passed: u64,
+    last: Option<Place>,
+    /// Rows of events, of their deliveries, and the ids of these.
+    events: Vec<String>,
+    deliveries: Vec<String>,
+    ids: Vec<i64>,
+    /// Places of events that are older than the backlog may be.
+    expired: (Vec<i64>, Vec<i64>),
+    /// Whether there are dead deliveries, idempotency keys and records of failed filters.
+    others: [bool; 3],
+}
+
+impl Sight {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.expired.0.is_empty() && self.others == [false; 3]
+    }
+
+    fn step(&self, took: Duration) -> Step {
+        let gone = u64::try_from(self.events.len() + self.expired.0.len()).unwrap_or(u64::MAX);
+        Step { last: self.last, passed: self.passed, kept: self.passed.saturating_sub(gone), took }
+    }
+}
+
 impl Pruner {
     /// A pruner. `is_current` as in [`SpiStore::new`](super::store::SpiStore::new).
     pub fn new(is_current: fn() -> bool) -> Self {
         Self {
-            lock_timeout: statement!("lock_timeout"),
             snapshot: statement!("snapshot"),
             positions: statement!("prune_positions"),
+            due: statement!("prune_due"),
             events: statement!("prune_events"),
+            delete: statement!("prune_delete"),
             dropped: statement!("prune_dropped"),
             dead: statement!("prune_dead"),
             keys: statement!("prune_keys"),
@@ -78,7 +100,6 @@ impl Pruner {
             is_current,
             walk: None,
             next: None,
-            seldom: Instant::now(),
             trouble: None,
         }
     }
@@ -117,50 +138,33 @@ impl Pruner {
     }
 
     fn step(&mut self, now: Timestamp, retention: Retention) -> Result<Found, String> {
+        let began = Instant::now();
         let mut walk = self.walk.clone().unwrap_or_else(|| Walk::begin(now));
         walk.renew(now);
-        let seldom = self.seldom <= Instant::now();
         let (found, dropped) = transaction(|| {
             if !(self.is_current)() || !may_prune() {
                 return Ok((Found::Obstacle, false));
             }
-            Spi::connect_mut(|client| {
-                fine(self.lock_timeout.write(client, &[LOCK_TIMEOUT.into()]));
-                let keep = seconds(retention.events);
-                if seldom {
-                    fine(self.filter_errors.write(client, &[keep.into()]));
-                }
-                let dead = self.count(client, &self.dead, seconds(retention.dead));
-                let keys = self.count(client, &self.keys, keep);
-                let (more, dropped) = self.events(client, &mut walk, retention)?;
-                let more = more || dead >= ROWS || keys >= ROWS;
-                Ok((if more { Found::More } else { Found::Nothing }, dropped))
-            })
+            // Looks first: whoever may write takes a transaction id, and an idle worker takes none.
+            let sight = Spi::connect(|client| self.look(client, &walk, retention));
+            let (more, dropped) = if sight.is_empty() {
+                (false, false)
+            } else {
+                limit_waiting();
+                Spi::connect_mut(|client| self.delete(client, &sight, retention))?
+            };
+            let goes_on = walk.stepped(sight.step(began.elapsed()), EVENTS);
+            Ok((if more || goes_on { Found::More } else { Found::Nothing }, dropped))
         })?;
         // Not after an error: what the step did is undone.
         self.walk = Some(walk);
-        if seldom {
-            self.seldom = Instant::now() + SELDOM;
-        }
         if dropped {
             self.trouble = Some("events older than max_backlog_age are dropped undelivered".to_owned());
         }
         Ok(found)
     }
 
-    fn count(&self, client: &mut SpiClient<'_>, statement: &Statement, keep: f64) -> i64 {
-        let rows = fine(statement.change(client, &[keep.into(), ROWS.into()]));
-        required(&fine(rows.into_iter().next().ok_or("no count")), 1)
-    }
-
-    /// A step of the walk through the outbox. Answers whether there may be more to do, and whether somebody lost an event.
-    fn events(
-        &self,
-        client: &mut SpiClient<'_>,
-        walk: &mut Walk,
-        retention: Retention,
-    ) -> Result<(bool, bool), String> {
-        let began = Instant::now();
+    fn look(&self, client: &SpiClient<'_>, walk: &Walk, retention: Retention) -> Sight {
         let horizon = self.horizon(client);
         // Never before its time, even if it is not needed.
         let backlog = retention.backlog.map_or(f64::INFINITY, |age| seconds(age.max(retention.events)));
@@ -175,31 +179,60 @@ impl Pruner {
             // Interval arithmetic knows no infinity before PostgreSQL 17: about three thousand years.
             backlog.min(1e11).into(),
         ];
-        let rows: Vec<_> = fine(self.events.change(client, &args)).collect();
+        let rows: Vec<_> = fine(self.events.read(client, &args)).collect();
         let row = fine(rows.first().ok_or("no answer"));
-        let (passed, pruned): (i64, i64) = (required(row, 1), required(row, 4));
-        if required::<i64>(row, 5) != 0 {
-            return Err("a delivery was changed at the same time".to_owned());
-        }
+        let args = [seconds(retention.events).into(), seconds(retention.dead).into()];
+        let due: Vec<_> = fine(self.due.read(client, &args)).collect();
+        let due = fine(due.first().ok_or("no answer"));
         let last = cell::<i64>(row, 2).zip(cell::<i64>(row, 3));
-        let (xids, seqs): (Vec<i64>, Vec<i64>) =
-            (cell(row, 6).unwrap_or_default(), cell(row, 7).unwrap_or_default());
-        let expired = xids.len();
-        let mut dropped = false;
-        for (xids, seqs) in xids.chunks(DROPS).zip(seqs.chunks(DROPS)) {
-            let args = [xids.to_vec().into(), seqs.to_vec().into()];
-            let rows: Vec<_> = fine(self.dropped.change(client, &args)).collect();
-            dropped |= required::<i64>(fine(rows.first().ok_or("no answer")), 1) > 0;
-        }
-        let count = |number: i64| u64::try_from(number).unwrap_or(0);
-        let gone = count(pruned) + expired as u64;
-        let step = Step {
+        Sight {
+            passed: u64::try_from(required::<i64>(row, 1)).unwrap_or(0),
             last: last.map(|(xid, seq)| Place { xid: xid_from_sql(xid), seq }),
-            passed: count(passed),
-            kept: count(passed).saturating_sub(gone),
-            took: began.elapsed(),
+            events: cell(row, 4).unwrap_or_default(),
+            deliveries: cell(row, 5).unwrap_or_default(),
+            ids: cell(row, 6).unwrap_or_default(),
+            expired: (cell(row, 7).unwrap_or_default(), cell(row, 8).unwrap_or_default()),
+            others: [required(due, 1), required(due, 2), required(due, 3)],
+        }
+    }
+
+    /// Answers whether there may be more to do, and whether somebody lost an event.
+    fn delete(
+        &self,
+        client: &mut SpiClient<'_>,
+        sight: &Sight,
+        retention: Retention,
+    ) -> Result<(bool, bool), String> {
+        let number = |statement: &Statement, client: &mut SpiClient<'_>, args: &[DatumWithOid<'_>]| -> i64 {
+            let rows: Vec<_> = fine(statement.change(client, args)).collect();
+            required(fine(rows.first().ok_or("no answer")), 1)
         };
-        Ok((walk.stepped(step, EVENTS), dropped))
+        let keep = seconds(retention.events);
+        let [dead, keys, filter_errors] = sight.others;
+        let mut more = false;
+        if !sight.events.is_empty() {
+            let args =
+                [sight.events.clone().into(), sight.deliveries.clone().into(), sight.ids.clone().into()];
+            let deleted = number(&self.delete, client, &args);
+            if usize::try_from(deleted).ok() != Some(sight.ids.len()) {
+                return Err("a delivery was changed at the same time".to_owned());
+            }
+        }
+        if dead {
+            more |= number(&self.dead, client, &[seconds(retention.dead).into(), ROWS.into()]) >= ROWS;
+        }
+        if keys {
+            more |= number(&self.keys, client, &[keep.into(), ROWS.into()]) >= ROWS;
+        }
+        if filter_errors {
+            fine(self.filter_errors.write(client, &[keep.into()]));
+        }
+        let mut dropped = false;
+        let (xids, seqs) = &sight.expired;
+        for (xids, seqs) in xids.chunks(DROPS).zip(seqs.chunks(DROPS)) {
+            dropped |= number(&self.dropped, client, &[xids.to_vec().into(), seqs.to_vec().into()]) > 0;
+        }
+        Ok((more, dropped))
     }
 
     fn horizon(&self, client: &SpiClient<'_>) -> Horizon {

@@ -14,7 +14,7 @@ use super::durability::Durability;
 use super::rows::*;
 use super::selection::Selection;
 use super::statement::Statement;
-use super::transaction::transaction;
+use super::transaction::{limit_waiting, transaction};
 use crate::engine::{Held, Ledger, Reading, Settled, Store};
 use crate::event::{Place, Timestamp};
 use crate::outcome::State;
@@ -302,24 +302,6 @@ impl SpiStore {
             column(&failed, |row| response(&row.attempt.answer)),
         ];
         self.statements.write_attempts.write(client, &args)
-    }
-}
-
-/// This transaction waits for nobody for long: what can be known of locks is asked for (`held`), and this is for what cannot, as
-/// a row that another session has inserted and not committed.
-fn limit_waiting() {
-    // SAFETY: NUL-terminated literals; a transaction is open.
-    unsafe {
-        pg_sys::set_config_option(
-            c"lock_timeout".as_ptr(),
-            c"200".as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_OVERRIDE,
-            pg_sys::GucAction::GUC_ACTION_LOCAL,
-            true,
-            0,
-            false,
-        );
     }
 }
 

@@ -48,7 +48,7 @@ impl Store for Disk {
                 .settled
                 .iter()
                 .map(|row| (row.endpoint, row.place))
-                .filter(|p| database.locked.contains(p))
+                .filter(|p| database.held.contains(p))
                 .collect(),
             endpoints: HashSet::new(),
         };
@@ -145,7 +145,8 @@ impl Reading for Database {
         });
         let (due, later): (Vec<_>, Vec<_>) = of_endpoint.partition(|(_, at, _)| *at <= now);
         let due = due.into_iter().map(|&(_, _, place)| self.due_delivery(endpoint, place));
-        let due = due.filter(|due| !at_work.contains(&due.id));
+        let free = |due: &DueDelivery| !self.held.contains(&(endpoint, due.event.place));
+        let due = due.filter(|due| !at_work.contains(&due.id)).filter(free);
         (due.take(limit).collect(), later.first().map(|(_, at, _)| *at))
     }
 
@@ -163,6 +164,7 @@ impl Reading for Database {
         asked.retain(|(at, seq, place)| {
             self.is_asked(endpoint, *place)
                 && *at <= now
+                && !self.held.contains(&(endpoint, *place))
                 && after.is_none_or(|after| (*at, *seq) > after)
                 && !at_work.contains(&self.deliveries[&(endpoint, *place)].id)
         });

@@ -43,6 +43,7 @@ impl Desk<'_> {
         if lane.order.rule() != lane.endpoint.ordering {
             // What is busy is loaded after this; what waits is read again.
             lane.order = Order::new(lane.endpoint.ordering);
+            lane.is_crowded = false;
             lane.forget_due();
             let feed = if lane.feed == Feed::Stopped { Feed::Stopped } else { Feed::Own };
             leave(lane, id, self.head, self.flights, feed);
@@ -67,7 +68,8 @@ impl Desk<'_> {
     pub(super) fn load_pending(&mut self, db: &mut dyn Reading) {
         for id in self.lanes.active_where(|_| true) {
             if let Some(lane) = self.lanes.get_mut(id) {
-                (lane.pending, lane.next_due, lane.asked) = (0, None, 0);
+                (lane.pending, lane.next_due) = (0, None);
+                (lane.asked, lane.is_crowded) = (0, false);
             }
         }
         for Pending { endpoint, failed, due, asked } in db.pending(self.limits.pending) {
