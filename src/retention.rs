@@ -28,6 +28,16 @@ pub struct Retention {
     pub backlog: Option<Duration>,
 }
 
+impl Retention {
+    /// How long pruning may rest after it found nothing: a tenth of the shortest time, so that things go about when they should,
+    /// and a minute at most.
+    pub fn patience(&self) -> Duration {
+        let times = [Some(self.events), Some(self.dead), self.backlog];
+        let shortest = times.into_iter().flatten().min().unwrap_or_default();
+        (shortest / 10).min(Duration::from_secs(60))
+    }
+}
+
 /// Up to where the outbox is consumed by all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Horizon {
@@ -137,6 +147,15 @@ mod tests {
             let seen_by_all = all.iter().all(|snapshot| snapshot.sees(xid));
             assert_eq!(xid < horizon.below && !horizon.except.contains(&xid), seen_by_all, "{xid}");
         }
+    }
+
+    #[test]
+    fn the_shortest_time_says_how_often_to_look() {
+        let of = |events, dead, backlog: Option<u64>| {
+            let [events, dead] = [events, dead].map(Duration::from_secs);
+            Retention { events, dead, backlog: backlog.map(Duration::from_secs) }.patience().as_secs()
+        };
+        assert_eq!((of(604_800, 2_592_000, None), of(100, 200, Some(50)), of(0, 9, None)), (60, 5, 0));
     }
 
     #[test]

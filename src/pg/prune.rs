@@ -45,14 +45,18 @@ pub struct Pruner {
     is_current: fn() -> bool,
     walk: Option<Walk>,
     next: Option<Instant>,
+    /// When it last looked and found nothing.
+    idle_since: Option<Instant>,
     /// What the log should hear.
     trouble: Option<String>,
 }
 
 /// What a step found.
 enum Found {
-    /// What there was to do is done.
+    /// Nothing to do.
     Nothing,
+    /// What there was to do is done.
+    Something,
     /// There may be more to do.
     More,
     /// Somebody stands in the way.
@@ -100,6 +104,7 @@ impl Pruner {
             is_current,
             walk: None,
             next: None,
+            idle_since: None,
             trouble: None,
         }
     }
@@ -120,12 +125,18 @@ impl Pruner {
         if let Some(next) = self.next.filter(|next| *next > started) {
             return next - started;
         }
-        if self.next.is_none() && !poll {
+        let rests = self.idle_since.is_some_and(|since| since.elapsed() < retention.patience());
+        if self.next.is_none() && (!poll || rests) {
             return Duration::MAX;
         }
+        self.idle_since = None;
         let goes_on = self.step(now, retention);
         let rest = match goes_on {
-            Ok(Found::Nothing) => None,
+            Ok(Found::Nothing) => {
+                self.idle_since = Some(started);
+                None
+            }
+            Ok(Found::Something) => None,
             Ok(Found::More) => Some(started.elapsed() * (SHARE - 1)),
             Ok(Found::Obstacle) => Some(OBSTRUCTED),
             Err(trouble) => {
@@ -154,7 +165,12 @@ impl Pruner {
                 Spi::connect_mut(|client| self.delete(client, &sight, retention))?
             };
             let goes_on = walk.stepped(sight.step(began.elapsed()), EVENTS);
-            Ok((if more || goes_on { Found::More } else { Found::Nothing }, dropped))
+            let found = match (more || goes_on, sight.is_empty()) {
+                (true, _) => Found::More,
+                (false, true) => Found::Nothing,
+                (false, false) => Found::Something,
+            };
+            Ok((found, dropped))
         })?;
         // Not after an error: what the step did is undone.
         self.walk = Some(walk);
