@@ -12,7 +12,8 @@ use uuid::Uuid;
 use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State};
 use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{
-    Completion, Dispatcher, DueDelivery, Job, Ledger, Reading, Registered, Store, Transport,
+    Asked, Completion, Dispatcher, DueDelivery, Held, Job, Ledger, Pending, Reading, Registered, Store,
+    Transport,
 };
 use webhook_pg::event::{Event, Pattern, Place, Timestamp};
 use webhook_pg::outcome::{Answer, Attempt};
@@ -100,10 +101,10 @@ impl Reading for Log {
     fn settled(&mut self, _: &[(i64, Place)]) -> Vec<(i64, Place)> {
         Vec::new()
     }
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
+    fn pending(&mut self, _: usize) -> Vec<Pending> {
         Vec::new()
     }
-    fn pending_keys(&mut self, _: &[i64]) -> Vec<(i64, Place, String)> {
+    fn pending_keys(&mut self, _: &[i64], _: usize) -> Vec<(i64, Place, String)> {
         Vec::new()
     }
     fn due(
@@ -116,6 +117,16 @@ impl Reading for Log {
     ) -> (Vec<DueDelivery>, Option<Timestamp>) {
         (Vec::new(), None)
     }
+    fn asked(
+        &mut self,
+        _: i64,
+        _: Option<Asked>,
+        _: Timestamp,
+        _: usize,
+        _: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Asked>) {
+        (Vec::new(), None)
+    }
 }
 
 struct Disk(Rc<RefCell<Log>>);
@@ -126,9 +137,9 @@ impl Store for Disk {
     fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, String> {
         Ok(read(&mut *self.0.borrow_mut()))
     }
-    fn write(&mut self, ledger: &Ledger) -> Result<(), String> {
+    fn write(&mut self, ledger: &Ledger) -> Result<Held, String> {
         self.0.borrow_mut().settled += ledger.settled.len();
-        Ok(())
+        Ok(Held::default())
     }
     fn flush(&mut self) {}
 }

@@ -22,6 +22,7 @@ SELECT webhook_pause(1);
 """
 # Events of as many transactions as there are hundreds of rows, a day old, each delivered.
 FILL = """
+TRUNCATE webhook.outbox, webhook.delivery;
 DO $$ BEGIN
     FOR n IN 1..{events} / 100 LOOP
         INSERT INTO webhook.outbox (xid, seq, occurred_at, id, type, key, data)
@@ -69,12 +70,11 @@ def main() -> None:
     psql.execute(SET_UP)
     psql.execute(FILL.format(events=options.events))
     lines = [["nothing to prune", "", *(f"{ms:.2f}" for ms in latencies(options.seconds))]]
-    psql.execute("UPDATE webhook.position SET done = pg_current_snapshot(), upto = NULL, seq = 0")
     for what, holds in (("pruning", False), ("pruning, with a snapshot held", True)):
         holder = subprocess.Popen(psql.PSQL, stdin=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
+        keep("7d")
+        psql.execute(FILL.format(events=options.events))
         if holds:
-            keep("7d")
-            psql.execute(FILL.format(events=options.events))
             holder.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class;\n")
             holder.stdin.flush()
             time.sleep(1)
@@ -90,8 +90,9 @@ def main() -> None:
     print(psql.table(["", "events/s", "insert p50 ms", "p99 ms"], lines))
     # As many come as go: what is deleted is used again after each VACUUM.
     sizes = []
+    refill = FILL.replace("TRUNCATE webhook.outbox, webhook.delivery;", "DELETE FROM webhook.outbox;")
     for _ in range(6):
-        psql.execute(FILL.format(events=options.events // 6))
+        psql.execute(refill.format(events=options.events // 6))
         psql.wait_until("the end of pruning", lambda: psql.value(OLD) == "0", 600)
         sizes.append(int(psql.value(SIZE)) / 1e6)
     print(f"Size after each of six rounds of {options.events // 6:,} events: " + ", ".join(f"{mb:.0f}" for mb in sizes) + " MB.")
