@@ -12,7 +12,7 @@ use uuid::Uuid;
 use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State};
 use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{
-    Audience, Completion, Dispatcher, DueDelivery, Job, Kind, Ledger, Part, Plan, Reading, Registered, Slice,
+    Asked, Audience, Completion, Dispatcher, DueDelivery, Held, Job, Kind, Ledger, Part, Pending, Plan, Reading, Registered, Slice,
     Store, Transport,
 };
 use webhook_pg::event::{Event, Pattern, Place, Timestamp};
@@ -109,10 +109,10 @@ impl Reading for Log {
     fn settled(&mut self, _: &[(i64, Place)]) -> Vec<(i64, Place)> {
         Vec::new()
     }
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
+    fn pending(&mut self, _: usize) -> Vec<Pending> {
         Vec::new()
     }
-    fn pending_keys(&mut self, _: &[i64]) -> Vec<(i64, Place, String)> {
+    fn pending_keys(&mut self, _: &[i64], _: usize) -> Vec<(i64, Place, String)> {
         Vec::new()
     }
     fn due(
@@ -125,6 +125,16 @@ impl Reading for Log {
     ) -> (Vec<DueDelivery>, Option<Timestamp>) {
         (Vec::new(), None)
     }
+    fn asked(
+        &mut self,
+        _: i64,
+        _: Option<Asked>,
+        _: Timestamp,
+        _: usize,
+        _: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Asked>) {
+        (Vec::new(), None)
+    }
 }
 
 struct Disk(Rc<RefCell<Log>>);
@@ -135,9 +145,9 @@ impl Store for Disk {
     fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, String> {
         Ok(read(&mut *self.0.borrow_mut()))
     }
-    fn write(&mut self, ledger: &Ledger) -> Result<(), String> {
+    fn write(&mut self, ledger: &Ledger) -> Result<Held, String> {
         self.0.borrow_mut().settled += ledger.settled.len();
-        Ok(())
+        Ok(Held::default())
     }
     fn flush(&mut self) {}
 }

@@ -24,6 +24,7 @@ pub mod format;
 pub mod outcome;
 pub mod position;
 pub mod request;
+pub mod retention;
 pub mod retry;
 pub mod scope;
 pub mod signature;

@@ -109,7 +109,14 @@ CREATE TABLE webhook.outbox (
     context     text,            -- JSON text
     traceparent text,
     PRIMARY KEY (xid, seq)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);  -- a twentieth of it may be room that waits to be used again
+
+-- Events that were dropped undelivered, older than max_backlog_age.
+CREATE TABLE webhook.dropped (
+    endpoint_id bigint PRIMARY KEY,
+    events      bigint NOT NULL,
+    last_at     timestamptz NOT NULL
+) WITH (fillfactor = 50);
 
 -- What transactions with thousands of events wrote of: readers who want nothing of it need not look at each event.
 CREATE TABLE webhook.large_transaction (
@@ -124,6 +131,7 @@ CREATE TABLE webhook.idempotency (
     event_id   uuid NOT NULL,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
+CREATE INDEX idempotency_by_age ON webhook.idempotency (created_at);
 
 -- How far the outbox has been read (src/position.rs). Row 0 is the head, which endpoints without a row follow.
 CREATE TABLE webhook.position (
@@ -162,9 +170,14 @@ CREATE TABLE webhook.delivery (
     response        text,          -- the first bytes of the last response
     CONSTRAINT delivery_pending_is_due CHECK ((state OPERATOR(pg_catalog.=) 'pending') OPERATOR(pg_catalog.=) (next_attempt_at IS NOT NULL)),
     CONSTRAINT delivery_ended_is_finished CHECK ((state OPERATOR(pg_catalog.=) 'pending') OPERATOR(pg_catalog.=) (finished_at IS NULL)),
-    CONSTRAINT delivery_once_per_event UNIQUE (endpoint_id, xid, seq)
-);
-CREATE INDEX delivery_due ON webhook.delivery (endpoint_id, next_attempt_at) WHERE state = 'pending';
+    CONSTRAINT delivery_once_per_event UNIQUE (xid, seq, endpoint_id)  -- by event: retention asks for all of an event's
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+-- Pending is what has failed, and what was asked for by webhook_retry and webhook_replay: the latter can be millions.
+CREATE INDEX delivery_due ON webhook.delivery (endpoint_id, next_attempt_at)
+    WHERE state = 'pending' AND attempts OPERATOR(pg_catalog.<>) attempts_before;
+CREATE INDEX delivery_asked ON webhook.delivery (endpoint_id, next_attempt_at, seq)
+    WHERE state = 'pending' AND attempts OPERATOR(pg_catalog.=) attempts_before;
+CREATE INDEX delivery_dead ON webhook.delivery (finished_at) WHERE state = 'dead';
 
 -- The attempts before the last one, or all that failed: see webhook.attempts for the whole record.
 CREATE TABLE webhook.attempt (
@@ -176,5 +189,5 @@ CREATE TABLE webhook.attempt (
     status      int,
     error       text,
     response    text
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX attempt_by_delivery ON webhook.attempt (delivery_id);

@@ -75,6 +75,8 @@ DECLARE
     names text;
     n bigint;
     oldest timestamptz;
+    lost bigint;
+    max_age interval := coalesce(nullif(current_setting('webhook_pg.max_backlog_age', true), ''), '30d');
     pid int := webhook.worker_pid();
     at_home boolean := webhook.is_at_home();
     fault json := webhook.sending_fault();
@@ -147,6 +149,36 @@ BEGIN
      WHERE head.endpoint_id = 0;
     RETURN QUERY SELECT 'backlog', coalesce(oldest > now() - interval '1 minute', true), CASE WHEN n = 0 THEN 'All events have been read.'
         ELSE format('%s%s events have not been read, the oldest since %s.', n, CASE WHEN n = 10000 THEN ' or more' END, oldest) END;
+
+    -- A day before events are dropped, or half of max_backlog_age if that is shorter. Only endpoints that lag behind have
+    -- events to look for; the first one that a position has not consumed stands at its first transaction that was running.
+    SELECT count(*), string_agg(format('%s (since %s)', behind.name, behind.since), ', ' ORDER BY behind.since) INTO n, names
+      FROM (SELECT late.name, min(late.since) AS since
+              FROM (SELECT coalesce(e.name, 'those that follow the head') AS name, first.occurred_at AS since
+                      FROM webhook.position AS p
+                      LEFT JOIN webhook.endpoint AS e ON e.id = p.endpoint_id,
+                           LATERAL (SELECT o.occurred_at FROM webhook.outbox AS o
+                                     WHERE o.xid >= pg_snapshot_xmin(p.done) AND NOT pg_visible_in_snapshot(o.xid, p.done)
+                                       AND NOT (p.upto IS NOT NULL AND o.seq <= p.seq AND pg_visible_in_snapshot(o.xid, p.upto))
+                                     ORDER BY o.xid, o.seq LIMIT 1) AS first
+                     WHERE CASE WHEN p.endpoint_id = 0
+                                THEN EXISTS (SELECT FROM webhook.endpoint AS follower
+                                              WHERE follower.state <> 'inactive'
+                                                AND NOT EXISTS (SELECT FROM webhook.position AS own
+                                                                 WHERE own.endpoint_id = follower.id))
+                                ELSE e.state <> 'inactive' END
+                    UNION ALL
+                    SELECT e.name, d.created_at
+                      FROM (SELECT * FROM webhook.delivery WHERE state = 'pending' LIMIT 10000) AS d
+                      JOIN webhook.endpoint AS e ON e.id = d.endpoint_id) AS late
+             WHERE max_age > '0' AND late.since < now() - greatest(max_age - interval '1 day', max_age / 2)
+             GROUP BY late.name
+             ORDER BY min(late.since) LIMIT 100) AS behind;
+    SELECT sum(d.events), max(d.last_at) INTO lost, oldest FROM webhook.dropped AS d;
+    RETURN QUERY SELECT 'retention', n = 0, concat(
+        CASE WHEN n = 0 THEN 'No event waits so long that it will be dropped.'
+             ELSE format('Events that wait for these endpoints are dropped when they are older than max_backlog_age (%s): %s.', max_age, names) END,
+        CASE WHEN lost > 0 THEN format(' %s were dropped, the last at %s.', lost, oldest) END);
 
     SELECT count(*), string_agg(a.table_name::text, ', ' ORDER BY a.id) INTO n, names
       FROM (SELECT * FROM webhook.attachments WHERE NOT enabled ORDER BY id LIMIT 100) AS a;

@@ -18,6 +18,7 @@ use super::policy::order::Order;
 use super::policy::rate::Rate;
 use super::policy::slots::Pace;
 use super::reader::Reader;
+use super::store::Asked;
 use crate::endpoint::{Endpoint, Ordering};
 use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
@@ -48,7 +49,7 @@ pub enum Origin {
 }
 
 /// A delivery row that is tried again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     /// `webhook.deliveries.id`.
     pub id: i64,
@@ -56,6 +57,13 @@ pub struct Row {
     pub attempts: u32,
     /// Attempts before the schedule began anew.
     pub attempts_before: u32,
+}
+
+impl Row {
+    /// Somebody asked for it (`webhook_retry`, `webhook_replay`), and it has not been tried since.
+    pub fn is_asked(self) -> bool {
+        self.attempts == self.attempts_before
+    }
 }
 
 /// One event waiting in a lane.
@@ -82,8 +90,13 @@ pub struct Lane {
     pub saved: Option<Position>,
     /// New events.
     pub queue: VecDeque<Task>,
-    /// Deliveries to try again, before new events.
+    /// Deliveries that failed and are to be tried again, before new events.
     pub retries: VecDeque<Task>,
+    /// Deliveries that were asked for: they take turns with new events, so that a long replay holds up nothing. With an order
+    /// they are among the retries.
+    pub replays: VecDeque<Task>,
+    /// Whether the last one was one of them.
+    replayed: bool,
     /// What is in flight, or has landed and its outcome is not written yet: tickets by place.
     pub flying: HashMap<Place, u64>,
     /// Requests that the transport has.
@@ -93,10 +106,16 @@ pub struct Lane {
     pub brisk: bool,
     /// Entries of the head's window that it has not settled.
     pub head_open: BTreeSet<u64>,
-    /// Pending rows, as far as known.
+    /// Pending rows that have failed, as far as known; with an order, those that were asked for as well.
     pub pending: usize,
-    /// When the first pending row is due.
+    /// When the first of them is due.
     pub next_due: Option<Timestamp>,
+    /// Rows that were asked for, as far as known.
+    pub asked: usize,
+    /// Up to where they have been brought in.
+    pub asked_upto: Option<Asked>,
+    /// With an order: more was asked for than is known by key, so that nobody knows which new event would overtake some of it.
+    pub is_crowded: bool,
     /// Nothing is sent before.
     pub hold_until: Timestamp,
     /// Whether it only fails.
@@ -123,12 +142,17 @@ impl Lane {
             saved,
             queue: VecDeque::new(),
             retries: VecDeque::new(),
+            replays: VecDeque::new(),
+            replayed: false,
             flying: HashMap::new(),
             in_flight: 0,
             brisk: false,
             head_open: BTreeSet::new(),
             pending: 0,
             next_due: None,
+            asked: 0,
+            asked_upto: None,
+            is_crowded: false,
             hold_until: Timestamp::MIN,
             breaker: Breaker::restored(failing_since),
             saved_failing: failing_since,
@@ -171,7 +195,8 @@ impl Lane {
             && self.flying.is_empty()
             && self.queue.is_empty()
             && self.retries.is_empty()
-            && self.next_due.is_none_or(|due| due > now)
+            && self.replays.is_empty()
+            && !self.is_due(now)
     }
 
     /// Whether it waits for events that may yet come.
@@ -181,18 +206,34 @@ impl Lane {
 
     /// Whether deliveries are to be brought into it whose time has come.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.feed != Feed::Stopped && self.retries.is_empty() && self.next_due.is_some_and(|due| due <= now)
+        let failed = self.retries.is_empty() && self.next_due.is_some_and(|due| due <= now);
+        self.feed != Feed::Stopped && (failed || self.wants_replays())
+    }
+
+    /// Whether deliveries are to be brought in that were asked for.
+    pub fn wants_replays(&self) -> bool {
+        self.asked > 0 && self.replays.is_empty() && self.order.rule() == Ordering::None
+    }
+
+    /// What was brought in from the store is dropped, to be brought in again.
+    pub fn forget_due(&mut self) {
+        self.retries.clear();
+        self.replays.clear();
+        self.asked_upto = None;
     }
 
     /// Whether it has something to send, or will have to see to something without being asked.
     pub fn is_at_rest(&self) -> bool {
         let waits = !(self.queue.is_empty()
             && self.retries.is_empty()
+            && self.replays.is_empty()
             && self.flying.is_empty()
             && self.head_open.is_empty());
         match (&self.feed, &self.reader) {
             _ if waits || self.order.parked() > 0 => false,
-            (Feed::Head, None) => self.next_due.is_none() && self.pending == 0 && !self.breaker.is_open(),
+            (Feed::Head, None) => {
+                self.next_due.is_none() && self.pending + self.asked == 0 && !self.breaker.is_open()
+            }
             (Feed::Stopped, Some(reader)) => self.saved.as_ref() == Some(reader.low_water()),
             _ => false,
         }
@@ -206,13 +247,14 @@ impl Lane {
 
     /// When it may send what waits, as far as its own rules go; `None`: nothing waits that it could send.
     pub fn ready_at(&self) -> Option<Timestamp> {
-        let new = (!self.queue.is_empty()).then(|| self.breaker.probe_at().unwrap_or(Timestamp::MIN));
+        let waits = !(self.queue.is_empty() && self.replays.is_empty());
+        let new = waits.then(|| self.breaker.probe_at().unwrap_or(Timestamp::MIN));
         let retry = (!self.retries.is_empty()).then_some(Timestamp::MIN);
         let at = retry.or(new)?.max(self.hold_until);
         Some(at.max(self.rate.map_or(Timestamp::MIN, |rate| rate.next_at())))
     }
 
-    /// The next delivery to try: what is due before what is new.
+    /// The next delivery to try: what is due before what is new or asked for, which take turns.
     pub fn next_task(&mut self, now: Timestamp) -> Option<Task> {
         let (order, flying) = (&mut self.order, &self.flying);
         let is_flying = |place| flying.contains_key(&place);
@@ -220,7 +262,12 @@ impl Lane {
         if let Some(task) = retry.and_then(|at| self.retries.remove(at)) {
             return Some(task);
         }
-        if self.breaker.admits(now) { order.next(&mut self.queue) } else { None }
+        if self.is_crowded || !self.breaker.admits(now) {
+            return None;
+        }
+        let replay = if self.replayed && !self.queue.is_empty() { None } else { self.replays.pop_front() };
+        self.replayed = replay.is_some();
+        replay.or_else(|| self.order.next(&mut self.queue))
     }
 
     /// A request leaves.

@@ -27,7 +27,8 @@ pub struct Limits {
     /// Places planned at a time over all readers (16 bytes each). A plan may have to scan the rest of its leg, so small ones
     /// would make a long backlog quadratic: one million of three take 1.4 s.
     pub planned: usize,
-    /// Pending deliveries of one endpoint. Beyond, it is fed nothing new.
+    /// Pending deliveries of one endpoint that have failed. Beyond, it is fed nothing new. Of what was asked for, which can be
+    /// millions, an endpoint with ordering has so many in memory, and is fed nothing new beyond.
     pub pending: usize,
     /// The same while its breaker is open: a dead endpoint costs a hundred rows, not a million.
     pub failing_pending: usize,

@@ -13,7 +13,7 @@ use super::lane::{Feed, Lane, Task};
 use super::lanes::Lanes;
 use super::limits::{Limits, Load};
 use super::reader::Reader;
-use super::store::{Ledger, Store};
+use super::store::{Ledger, Settled, Store};
 use super::{Completion, Transport};
 use crate::event::Timestamp;
 use crate::position::Position;
@@ -61,6 +61,9 @@ pub struct Dispatcher<S, T> {
     /// Outcomes to write, and whom to tell afterwards.
     ledger: Ledger,
     landed: Vec<(i64, Task)>,
+    /// Outcomes that somebody's open transaction keeps from being written, and when to try again.
+    held: Vec<(Settled, (i64, Task))>,
+    held_until: Timestamp,
     /// Outcomes that are written and that a crash may undo all the same.
     at_risk: usize,
     write_after: Timestamp,
@@ -105,6 +108,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             unsent: Vec::new(),
             ledger: Ledger::default(),
             landed: Vec::new(),
+            held: Vec::new(),
+            held_until: Timestamp::MIN,
             at_risk: 0,
             write_after: Timestamp::MIN,
             turn_of: [0; 3],
@@ -255,7 +260,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 [ready.filter(|at| *at > now), probe.filter(|at| *at > now), due, silent]
             });
         let timers = timers.filter(|_| self.settings.enabled);
-        let next = timers.flatten().chain(self.group_due_at()).map(|at| until(at, now)).min();
+        let next =
+            timers.flatten().chain(self.group_due_at()).chain(self.held_at()).map(|at| until(at, now)).min();
         next.map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
     }
 }

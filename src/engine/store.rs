@@ -1,6 +1,6 @@
 //! What the engine asks of the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -81,6 +81,23 @@ pub trait Audience {
     fn unwanted(&mut self) -> Vec<String>;
 }
 
+/// What is pending for one endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pending {
+    /// The endpoint.
+    pub endpoint: i64,
+    /// Deliveries that have failed.
+    pub failed: usize,
+    /// When the first of them is due.
+    pub due: Option<Timestamp>,
+    /// Deliveries that somebody asked for (`webhook_retry`, `webhook_replay`) and that have not been tried since, as far as
+    /// they were counted.
+    pub asked: usize,
+}
+
+/// Where a delivery stands among those that were asked for: when that was, and the event's number.
+pub type Asked = (Timestamp, i64);
+
 /// One read-only transaction with one snapshot.
 pub trait Reading {
     /// The head position.
@@ -101,12 +118,13 @@ pub trait Reading {
     fn fetch(&mut self, places: &[Place]) -> Vec<Event>;
     /// Which of these pairs of endpoint and place have a delivery already.
     fn settled(&mut self, pairs: &[(i64, Place)]) -> Vec<(i64, Place)>;
-    /// How many deliveries of each endpoint are pending, and when the first is due.
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)>;
-    /// The places and order keys (`event::order_key`) of all pending deliveries of these endpoints.
-    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)>;
-    /// Deliveries of one endpoint that are due, oldest first, without those that are at work; and when the first of
-    /// those that are not due yet will be. `among`: no others than these.
+    /// What is pending; of what was asked for it counts up to `limit` for each endpoint.
+    fn pending(&mut self, limit: usize) -> Vec<Pending>;
+    /// The places and order keys (`event::order_key`) of the pending deliveries of these endpoints: all that have failed, and
+    /// the first `limit` that were asked for.
+    fn pending_keys(&mut self, endpoints: &[i64], limit: usize) -> Vec<(i64, Place, String)>;
+    /// Deliveries of one endpoint that have failed and are due, oldest first, without those that are at work; and when the
+    /// first of those that are not due yet will be. `among`: no others than these, be it that they were asked for.
     fn due(
         &mut self,
         endpoint: i64,
@@ -115,6 +133,16 @@ pub trait Reading {
         at_work: &[i64],
         among: Option<&[Place]>,
     ) -> (Vec<DueDelivery>, Option<Timestamp>);
+    /// Deliveries of one endpoint that were asked for, in their order, behind this one (none: from the first one on), without
+    /// those that are at work; and the last of them, if there may be more.
+    fn asked(
+        &mut self,
+        endpoint: i64,
+        after: Option<Asked>,
+        now: Timestamp,
+        limit: usize,
+        at_work: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Asked>);
 }
 
 /// The outcome of one attempt, to be written.
@@ -164,6 +192,15 @@ impl Ledger {
     }
 }
 
+/// What was not written of a ledger because a transaction that is open holds it: nobody waits for somebody's COMMIT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Outcomes of these deliveries.
+    pub deliveries: HashSet<(i64, Place)>,
+    /// All that concerns these endpoints otherwise.
+    pub endpoints: HashSet<i64>,
+}
+
 /// The database. Each call is a transaction of its own; none stays open.
 pub trait Store {
     /// Why the database refused, in one line.
@@ -176,11 +213,11 @@ pub trait Store {
     /// The database refused, or the extension is gone. What `read` had begun must be given up: the engine is to be
     /// started anew.
     fn read<R>(&mut self, read: impl FnOnce(&mut dyn Reading) -> R) -> Result<R, Self::Error>;
-    /// Writes the ledger in one short transaction. A crash may undo it until it is flushed.
+    /// Writes the ledger in one short transaction, but for what is held. A crash may undo it until it is flushed.
     ///
     /// # Errors
     /// Nothing was written (disk full, lock timeout, read-only). The engine keeps the ledger and tries again.
-    fn write(&mut self, ledger: &Ledger) -> Result<(), Self::Error>;
+    fn write(&mut self, ledger: &Ledger) -> Result<Held, Self::Error>;
     /// Makes durable what was written.
     fn flush(&mut self);
 }

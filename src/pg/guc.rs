@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
+use crate::retention::Retention;
 use crate::retry::Schedule;
 use crate::settings::{self, Egress, Settings};
 
@@ -109,13 +110,7 @@ pub fn init() {
         (0, i32::MAX),
         s,
     );
-    int(
-        c"webhook_pg.retention",
-        c"How long delivered events are kept for replay.",
-        &RETENTION,
-        (0, i32::MAX),
-        s,
-    );
+    int(c"webhook_pg.retention", c"How long events are kept for replay.", &RETENTION, (0, i32::MAX), s);
     int(
         c"webhook_pg.dead_retention",
         c"How long dead deliveries are kept.",
@@ -125,7 +120,7 @@ pub fn init() {
     );
     int(
         c"webhook_pg.max_backlog_age",
-        c"How long events wait for an endpoint that does not take them.",
+        c"How long events wait for an endpoint that does not take them; 0 for ever.",
         &MAX_BACKLOG_AGE,
         (0, i32::MAX),
         s,
@@ -275,6 +270,17 @@ pub fn settings() -> Settings {
             max_response_bytes: count(MAX_RESPONSE_BYTES.get()),
             store_response_bytes: count(STORE_RESPONSE_BYTES.get()),
         },
+    }
+}
+
+/// How long what is kept is kept, read at this moment.
+pub fn retention() -> Retention {
+    let time = |seconds: i32| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let backlog = MAX_BACKLOG_AGE.get();
+    Retention {
+        events: time(RETENTION.get()),
+        dead: time(DEAD_RETENTION.get()),
+        backlog: (backlog > 0).then(|| time(backlog)),
     }
 }
 

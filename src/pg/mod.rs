@@ -17,6 +17,7 @@ mod health;
 pub mod launcher;
 mod notice;
 mod preview;
+pub mod prune;
 pub mod report;
 mod rows;
 mod selection;

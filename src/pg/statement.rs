@@ -43,14 +43,26 @@ impl Statement {
     /// # Errors
     /// Only for a wrong call; what PostgreSQL refuses is raised.
     pub fn write(&self, client: &mut SpiClient<'_>, args: &[DatumWithOid<'_>]) -> spi::SpiResult<()> {
+        self.change(client, args).map(drop)
+    }
+
+    /// Runs it; it may write, and answers rows.
+    ///
+    /// # Errors
+    /// Only for a wrong call; what PostgreSQL refuses is raised.
+    pub fn change<'conn>(
+        &self,
+        client: &mut SpiClient<'conn>,
+        args: &[DatumWithOid<'_>],
+    ) -> spi::SpiResult<SpiTupleTable<'conn>> {
         let mut plan = self.plan.borrow_mut();
         if plan.is_none() {
             let types: Vec<PgOid> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
             *plan = Some(client.prepare_mut(self.text, &types)?.keep());
         }
         match plan.as_ref() {
-            Some(plan) => client.update(plan, None, args).map(drop),
-            None => client.update(self.text, None, args).map(drop),
+            Some(plan) => client.update(plan, None, args),
+            None => client.update(self.text, None, args),
         }
     }
 }

@@ -7,7 +7,7 @@ mod registry;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::SpiClient;
+use pgrx::spi::{SpiClient, SpiHeapTupleData};
 
 use self::reading::SpiReading;
 use self::registry::Registry;
@@ -17,8 +17,9 @@ use super::durability::Durability;
 use super::rows::*;
 use super::selection::Selection;
 use super::statement::Statement;
-use super::transaction::transaction;
-use crate::engine::{Ledger, Reading, Settled, Store};
+use super::transaction::{limit_waiting, transaction};
+use crate::engine::{Held, Ledger, Reading, Settled, Store};
+use crate::event::{Place, Timestamp};
 use crate::outcome::State;
 use crate::position::Position;
 use crate::retry::Schedule;
@@ -47,9 +48,12 @@ struct Statements {
     pending_keys: Statement,
     pending_places: Statement,
     due: Statement,
+    asked: Statement,
     due_among: Statement,
     next_due: Statement,
     next_due_among: Statement,
+    held_deliveries: Statement,
+    held_endpoints: Statement,
     write_deliveries: Statement,
     write_attempts: Statement,
     write_positions: Statement,
@@ -93,9 +97,12 @@ impl SpiStore {
                 pending_keys: statement!("pending_keys"),
                 pending_places: statement!("pending_places"),
                 due: statement!("due"),
+                asked: statement!("asked"),
                 due_among: statement!("due_among"),
                 next_due: statement!("next_due"),
                 next_due_among: statement!("next_due_among"),
+                held_deliveries: statement!("held_deliveries"),
+                held_endpoints: statement!("held_endpoints"),
                 write_deliveries: statement!("write_deliveries"),
                 write_attempts: statement!("write_attempts"),
                 write_positions: statement!("write_positions"),
@@ -146,23 +153,24 @@ impl Store for SpiStore {
         })
     }
 
-    fn write(&mut self, ledger: &Ledger) -> Result<(), String> {
+    fn write(&mut self, ledger: &Ledger) -> Result<Held, String> {
         let write = |known| {
             transaction(|| {
                 self.ensure_current()?;
+                limit_waiting();
                 Spi::connect_mut(|client| {
                     self.write_ledger(client, ledger, known).map_err(|error| error.to_string())
                 })
             })
         };
         // A first outcome whose delivery has a row already is refused, and written as a change of that row.
-        write(false).or_else(|_| write(true))?;
+        let held = write(false).or_else(|_| write(true))?;
         self.durability.committed();
-        for (id, reason) in &ledger.disabled {
+        for (id, reason) in ledger.disabled.iter().filter(|(id, _)| !held.endpoints.contains(id)) {
             log!("webhook_pg: endpoint {id} is disabled: {reason}");
         }
         self.selection.written();
-        Ok(())
+        Ok(held)
     }
 
     fn flush(&mut self) {
@@ -171,46 +179,87 @@ impl Store for SpiStore {
 }
 
 impl SpiStore {
-    /// `known`: expect a row for every delivery.
-    fn write_ledger(&self, client: &mut SpiClient<'_>, ledger: &Ledger, known: bool) -> spi::SpiResult<()> {
+    /// `known`: expect a row for every delivery. Answers what is held, and so was not written.
+    fn write_ledger(&self, client: &mut SpiClient<'_>, ledger: &Ledger, known: bool) -> spi::SpiResult<Held> {
         let s = &self.statements;
-        let (again, first): (Vec<&Settled>, Vec<&Settled>) =
+        let (mut again, first): (Vec<&Settled>, Vec<&Settled>) =
             ledger.settled.iter().partition(|row| known || row.delivery.is_some());
+        let held = self.held(client, ledger, &again);
+        again.retain(|row| !held.deliveries.contains(&(row.endpoint, row.place)));
         if !first.is_empty() {
             deliveries::insert(&first, |row| self.is_logged(row));
         }
         if !again.is_empty() {
             self.write_deliveries(client, &again)?;
         }
-        self.write_attempts(client, &ledger.settled)?;
+        self.write_attempts(client, first.iter().chain(&again).copied())?;
         self.selection.write(client)?;
-        if !ledger.positions.is_empty() {
-            let (ids, positions): (Vec<i64>, Vec<&Position>) =
-                ledger.positions.iter().map(|(id, position)| (*id, position)).unzip();
+        let is_free = |id: &i64| !held.endpoints.contains(id);
+        let moved = ledger.positions.iter().filter(|(id, _)| is_free(id));
+        let (ids, positions): (Vec<i64>, Vec<&Position>) =
+            moved.map(|(id, position)| (*id, position)).unzip();
+        if !ids.is_empty() {
             let done: Vec<String> = positions.iter().map(|p| p.done.to_string()).collect();
             let upto: Vec<Option<String>> =
                 positions.iter().map(|p| p.upto.as_ref().map(|s| s.to_string())).collect();
             let seq: Vec<i64> = positions.iter().map(|p| p.seq).collect();
             s.write_positions.write(client, &[ids.into(), done.into(), upto.into(), seq.into()])?;
         }
-        if !ledger.joined.is_empty() {
-            s.join_head.write(client, &[ledger.joined.clone().into()])?;
+        let joined: Vec<i64> = ledger.joined.iter().copied().filter(is_free).collect();
+        if !joined.is_empty() {
+            s.join_head.write(client, &[joined.into()])?;
         }
-        for (id, reason) in &ledger.disabled {
+        let disabled: Vec<&(i64, String)> = ledger.disabled.iter().filter(|(id, _)| is_free(id)).collect();
+        for (id, reason) in &disabled {
             s.disable.write(client, &[(*id).into(), outside(reason).into()])?;
         }
-        self.write_failing(client, ledger)
+        let failing = ledger.failing.iter().filter(|(id, _)| is_free(id)).map(|(id, since)| (*id, *since));
+        let disabled = disabled.iter().map(|(id, _)| (*id, None));
+        self.write_failing(client, failing.chain(disabled))?;
+        Ok(held)
     }
 
-    fn write_failing(&self, client: &mut SpiClient<'_>, ledger: &Ledger) -> spi::SpiResult<()> {
+    /// What open transactions hold of this ledger; of deliveries only those that have a row.
+    fn held(&self, client: &SpiClient<'_>, ledger: &Ledger, again: &[&Settled]) -> Held {
+        let mut held = Held::default();
+        if !again.is_empty() {
+            let args = [
+                column(again, |row| row.endpoint),
+                column(again, |row| xid_to_sql(row.place.xid)),
+                column(again, |row| row.place.seq),
+            ];
+            let rows = fine(self.statements.held_deliveries.read(client, &args));
+            let place = |row: &SpiHeapTupleData<'_>| Place {
+                xid: xid_from_sql(required(row, 2)),
+                seq: required(row, 3),
+            };
+            held.deliveries = rows.map(|row| (required(&row, 1), place(&row))).collect();
+        }
+        let positions = ledger.positions.iter().map(|(id, _)| *id).filter(|id| *id != 0);
+        let endpoints = positions.chain(ledger.joined.iter().copied());
+        let endpoints = endpoints.chain(ledger.disabled.iter().map(|(id, _)| *id));
+        let endpoints: Vec<i64> = endpoints.chain(ledger.failing.keys().copied()).collect();
+        if !endpoints.is_empty() {
+            let rows = fine(self.statements.held_endpoints.read(client, &[endpoints.into()]));
+            held.endpoints = rows.map(|row| required(&row, 1)).collect();
+        }
+        held
+    }
+
+    /// Since when endpoints have only failed; `None`: they do no more.
+    fn write_failing(
+        &self,
+        client: &mut SpiClient<'_>,
+        failing: impl Iterator<Item = (i64, Option<Timestamp>)>,
+    ) -> spi::SpiResult<()> {
         let s = &self.statements;
+        let (begun, over): (Vec<_>, Vec<_>) = failing.partition(|(_, since)| since.is_some());
         let (ids, since): (Vec<i64>, Vec<_>) =
-            ledger.failing.iter().filter_map(|(id, since)| Some((*id, timestamptz((*since)?)))).unzip();
+            begun.into_iter().filter_map(|(id, since)| Some((id, timestamptz(since?)))).unzip();
         if !ids.is_empty() {
             s.write_failing.write(client, &[ids.into(), since.into()])?;
         }
-        let over = ledger.failing.iter().filter(|(_, since)| since.is_none()).map(|(id, _)| *id);
-        let over: Vec<i64> = over.chain(ledger.disabled.iter().map(|(id, _)| *id)).collect();
+        let over: Vec<i64> = over.into_iter().map(|(id, _)| id).collect();
         if !over.is_empty() {
             s.clear_failing.write(client, &[over.into()])?;
         }
@@ -250,9 +299,13 @@ impl SpiStore {
     }
 
     /// Failed attempts; the last one that succeeded stands in its delivery row.
-    fn write_attempts(&self, client: &mut SpiClient<'_>, settled: &[Settled]) -> spi::SpiResult<()> {
+    fn write_attempts<'a>(
+        &self,
+        client: &mut SpiClient<'_>,
+        settled: impl Iterator<Item = &'a Settled>,
+    ) -> spi::SpiResult<()> {
         let failed: Vec<&Settled> =
-            settled.iter().filter(|row| row.state != State::Delivered && self.is_logged(row)).collect();
+            settled.filter(|row| row.state != State::Delivered && self.is_logged(row)).collect();
         if failed.is_empty() {
             return Ok(());
         }

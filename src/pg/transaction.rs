@@ -68,6 +68,24 @@ pub unsafe fn subtransaction<R>(act: impl FnOnce() -> R) -> Result<R, String> {
     }
 }
 
+/// This transaction waits for nobody for long: what can be known of locks is asked for (`webhook.is_held`), and this is for what
+/// cannot, as a row that another session has inserted and not committed.
+pub fn limit_waiting() {
+    // SAFETY: NUL-terminated literals; a transaction is open.
+    unsafe {
+        pg_sys::set_config_option(
+            c"lock_timeout".as_ptr(),
+            c"200".as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
 /// Accepts invalidation messages that came while no transaction was open.
 pub fn accept_invalidations() {
     // SAFETY: no transaction is open; the pair opens and closes an empty one, as idle backends do.

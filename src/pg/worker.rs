@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pgrx::prelude::*;
 
 use super::health::Health;
+use super::prune::Pruner;
 use super::statement::Statement;
 use super::store::SpiStore;
 use super::thread::{Bell, spawner};
@@ -72,8 +73,15 @@ pub extern "C-unwind" fn webhook_pg_worker_main(_arg: pg_sys::Datum) {
         Ok(bell) => bell,
         Err(cause) => error!("webhook_pg: no eventfd: {cause}"),
     };
-    Worker { bell, waiter: Waiter::new(bell), engine: None, log: Log::default(), health: Health::default() }
-        .run()
+    Worker {
+        bell,
+        waiter: Waiter::new(bell),
+        engine: None,
+        pruner: Pruner::new(is_current),
+        log: Log::default(),
+        health: Health::default(),
+    }
+    .run()
 }
 
 /// Settings that a database or role may carry and that must not reach the worker's own statements, as autovacuum does
@@ -150,6 +158,7 @@ struct Worker {
     bell: Bell,
     waiter: Waiter,
     engine: Option<Engine>,
+    pruner: Pruner,
     log: Log,
     health: Health,
 }
@@ -171,13 +180,23 @@ impl Worker {
             if by_latch && !poll {
                 accept_invalidations();
             }
-            let wait = self.turn(by_latch, poll).min(poll_at.saturating_duration_since(Instant::now()));
+            let wait = self.turn(by_latch, poll).min(self.prune(poll));
+            let wait = wait.min(poll_at.saturating_duration_since(Instant::now()));
             self.health.tell(self.engine.as_mut().and_then(Engine::fault));
             let wait = report_activity(self.engine.as_ref().map(Engine::in_flight), wait);
             let listens = self.engine.as_ref().is_some_and(Engine::wants_news);
             let wait = if wake::listen(listens) { Duration::ZERO } else { wait };
             by_latch = self.waiter.wait(wait).by_latch;
         }
+    }
+
+    /// Prunes, if it is time to. Answers when to come back.
+    fn prune(&mut self, poll: bool) -> Duration {
+        let wait = self.pruner.turn(self.engine.is_some(), poll, wall_clock(), guc::retention());
+        if let Some(trouble) = self.pruner.take_trouble() {
+            self.log.warn(&trouble);
+        }
+        wait
     }
 
     fn reload_if_asked(&mut self) {

@@ -48,6 +48,8 @@ mod privileges;
 mod process;
 mod property;
 mod regress;
+mod replay;
+mod retention;
 mod retry;
 mod secrets;
 mod values;

@@ -3,7 +3,7 @@
 //! It keeps to what PostgreSQL does: ids are given out in order, a snapshot's xmax is the latest completed id plus one, xip
 //! lists what runs below it, a query sees the rows of committed transactions only, and positions travel as text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -84,6 +84,8 @@ pub struct Database {
     pub endpoints: BTreeMap<i64, Entry>,
     pub positions: BTreeMap<i64, Position>,
     pub deliveries: BTreeMap<(i64, Place), Row>,
+    /// Deliveries that somebody's open transaction holds.
+    pub held: HashSet<(i64, Place)>,
     pub pending: BTreeSet<(i64, Timestamp, Place)>,
     /// Since when endpoints have only failed.
     pub failing: BTreeMap<i64, Timestamp>,
@@ -118,6 +120,7 @@ impl Database {
             endpoints: BTreeMap::new(),
             positions: BTreeMap::from([(0, Position::new(snapshot))]),
             deliveries: BTreeMap::new(),
+            held: HashSet::new(),
             pending: BTreeSet::new(),
             failing: BTreeMap::new(),
             owed: BTreeSet::new(),
@@ -339,6 +342,24 @@ impl Database {
         }
         self.foreign();
         self.woken = true;
+    }
+
+    /// `webhook_replay`: what has ended is pending again.
+    pub fn replay(&mut self, id: i64, now: Timestamp) {
+        for (pair, row) in self.deliveries.iter_mut().filter(|((endpoint, _), _)| *endpoint == id) {
+            if !matches!(row.state, State::Pending { .. }) {
+                row.attempts_before = row.attempts;
+                row.state = State::Pending { next_attempt_at: now };
+                self.pending.insert((id, now, pair.1));
+            }
+        }
+        self.foreign();
+        self.woken = true;
+    }
+
+    /// Somebody's open transaction holds all deliveries that the endpoint has now.
+    pub fn hold(&mut self, id: i64) {
+        self.held.extend(self.deliveries.keys().filter(|(endpoint, _)| *endpoint == id));
     }
 
     // ---- the worker's statements --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ mod isolation;
 mod network;
 mod order;
 mod pace;
+mod replay;
 mod schedule;
 mod sending;
 mod store;

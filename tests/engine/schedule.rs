@@ -33,6 +33,9 @@ pub enum Op {
     Round,
     Advance(Timestamp),
     Retry(usize),
+    /// Somebody's open transaction holds the deliveries that the endpoint has now.
+    Hold(usize),
+    Release,
     Crash,
     FailWrites(u32),
     FailRead,
@@ -89,6 +92,8 @@ pub fn schedules(mix: Mix) -> impl Strategy<Value = Vec<Op>> {
         (2 * mix.modes, which.prop_map(Op::Resume).boxed()),
         (4, (which, behaviour).prop_map(|(n, b)| Op::Behave(n, b)).boxed()),
         (1, which.prop_map(Op::Retry).boxed()),
+        (1, which.prop_map(Op::Hold).boxed()),
+        (1, Just(Op::Release).boxed()),
         (10, Just(Op::Round).boxed()),
         (16, time.prop_map(Op::Advance).boxed()),
         (mix.crashes, Just(Op::Crash).boxed()),
@@ -175,6 +180,11 @@ fn step(world: &mut World, op: &Op, last_id: &mut i64) {
                 db.retry(*pair, now);
             }
         }
+        Op::Hold(n) => {
+            let id = chosen(world, *n);
+            world.db().hold(id);
+        }
+        Op::Release => world.db().held.clear(),
         Op::Round => world.round(),
         Op::Advance(by) => world.advance(*by),
         Op::Crash => world.crash(),

@@ -1,14 +1,14 @@
 //! The store as the engine has it: what the worker's statements read and write in the model database.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use webhook_pg::endpoint::State as Mode;
 use webhook_pg::engine::{
-    Audience, DueDelivery, Kind, Ledger, Part, Plan, Reading, Registered, Slice, Store,
+    Asked, Audience, DueDelivery, Held, Kind, Ledger, Part, Pending, Plan, Reading, Registered, Slice, Store,
 };
 use webhook_pg::event::{Event, Place, Timestamp};
 use webhook_pg::position::{Leg, Position, Snapshot};
@@ -54,7 +54,7 @@ impl Store for Disk {
         Ok(read(&mut *database))
     }
 
-    fn write(&mut self, ledger: &Ledger) -> Result<(), String> {
+    fn write(&mut self, ledger: &Ledger) -> Result<Held, String> {
         let mut database = self.database.borrow_mut();
         assert!(!ledger.is_empty(), "an empty ledger was written");
         if database.failing_writes > 0 {
@@ -62,9 +62,20 @@ impl Store for Disk {
             database.counts.failed_writes += 1;
             return Err("disk full".to_owned());
         }
-        database.apply(ledger);
-        self.network.borrow_mut().written(ledger);
-        Ok(())
+        let held = Held {
+            deliveries: ledger
+                .settled
+                .iter()
+                .map(|row| (row.endpoint, row.place))
+                .filter(|p| database.held.contains(p))
+                .collect(),
+            endpoints: HashSet::new(),
+        };
+        let mut ledger = ledger.clone();
+        ledger.settled.retain(|row| !held.deliveries.contains(&(row.endpoint, row.place)));
+        database.apply(&ledger);
+        self.network.borrow_mut().written(&ledger);
+        Ok(held)
     }
 
     fn flush(&mut self) {
@@ -159,17 +170,28 @@ impl Reading for Database {
         found
     }
 
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
-        let mut found: BTreeMap<i64, (usize, Timestamp)> = BTreeMap::new();
-        for (id, due, _) in &self.pending {
-            found.entry(*id).or_insert((0, *due)).0 += 1;
+    fn pending(&mut self, limit: usize) -> Vec<Pending> {
+        let mut found: BTreeMap<i64, Pending> = BTreeMap::new();
+        for &(endpoint, due, place) in &self.pending {
+            let entry = found.entry(endpoint).or_insert(Pending { endpoint, ..Pending::default() });
+            if self.is_asked(endpoint, place) {
+                entry.asked = limit.min(entry.asked + 1);
+            } else {
+                entry.failed += 1;
+                entry.due = entry.due.or(Some(due));
+            }
         }
-        found.into_iter().map(|(id, (count, due))| (id, count, due)).collect()
+        found.into_values().collect()
     }
 
-    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)> {
-        let asked = self.pending.iter().filter(|(id, _, _)| endpoints.contains(id));
-        asked.map(|&(id, _, place)| (id, place, self.outbox[&place].order_key().to_owned())).collect()
+    fn pending_keys(&mut self, endpoints: &[i64], limit: usize) -> Vec<(i64, Place, String)> {
+        let mut asked: BTreeMap<i64, usize> = BTreeMap::new();
+        let known = self.pending.iter().filter(|(id, _, place)| {
+            let count = asked.entry(*id).or_default();
+            *count += usize::from(self.is_asked(*id, *place));
+            endpoints.contains(id) && (!self.is_asked(*id, *place) || *count <= limit)
+        });
+        known.map(|&(id, _, place)| (id, place, self.outbox[&place].order_key().to_owned())).collect()
     }
 
     fn due(
@@ -183,19 +205,50 @@ impl Reading for Database {
         let start = Place { xid: 0, seq: 0 };
         let of_endpoint =
             self.pending.range((endpoint, Timestamp::MIN, start)..(endpoint + 1, Timestamp::MIN, start));
-        let asked = of_endpoint.filter(|(_, _, place)| among.is_none_or(|among| among.contains(place)));
-        let (due, later): (Vec<_>, Vec<_>) = asked.partition(|(_, at, _)| *at <= now);
-        let due = due.into_iter().filter_map(|&(_, _, place)| {
-            let row = self.deliveries[&(endpoint, place)];
-            let event = Event::clone(&self.outbox[&place]);
-            let due = DueDelivery {
-                id: row.id,
-                attempts: row.attempts,
-                attempts_before: row.attempts_before,
-                event,
-            };
-            (!at_work.contains(&row.id)).then_some(due)
+        let of_endpoint = of_endpoint.filter(|(_, _, place)| match among {
+            Some(among) => among.contains(place),
+            None => !self.is_asked(endpoint, *place),
         });
+        let (due, later): (Vec<_>, Vec<_>) = of_endpoint.partition(|(_, at, _)| *at <= now);
+        let due = due.into_iter().map(|&(_, _, place)| self.due_delivery(endpoint, place));
+        let free = |due: &DueDelivery| !self.held.contains(&(endpoint, due.event.place));
+        let due = due.filter(|due| !at_work.contains(&due.id)).filter(free);
         (due.take(limit).collect(), later.first().map(|(_, at, _)| *at))
+    }
+
+    fn asked(
+        &mut self,
+        endpoint: i64,
+        after: Option<Asked>,
+        now: Timestamp,
+        limit: usize,
+        at_work: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Asked>) {
+        let mut asked: Vec<(Timestamp, i64, Place)> =
+            self.pending.iter().filter(|(id, _, _)| *id == endpoint).map(|p| (p.1, p.2.seq, p.2)).collect();
+        asked.sort();
+        asked.retain(|(at, seq, place)| {
+            self.is_asked(endpoint, *place)
+                && *at <= now
+                && !self.held.contains(&(endpoint, *place))
+                && after.is_none_or(|after| (*at, *seq) > after)
+                && !at_work.contains(&self.deliveries[&(endpoint, *place)].id)
+        });
+        asked.truncate(limit);
+        let last = asked.last().filter(|_| asked.len() == limit).map(|(at, seq, _)| (*at, *seq));
+        (asked.into_iter().map(|(_, _, place)| self.due_delivery(endpoint, place)).collect(), last)
+    }
+}
+
+impl Database {
+    fn is_asked(&self, endpoint: i64, place: Place) -> bool {
+        let row = self.deliveries[&(endpoint, place)];
+        row.attempts == row.attempts_before
+    }
+
+    fn due_delivery(&self, endpoint: i64, place: Place) -> DueDelivery {
+        let row = self.deliveries[&(endpoint, place)];
+        let event = Event::clone(&self.outbox[&place]);
+        DueDelivery { id: row.id, attempts: row.attempts, attempts_before: row.attempts_before, event }
     }
 }

@@ -272,6 +272,7 @@ impl World {
             let mut db = self.db();
             db.commit_all();
             (db.failing_writes, db.failing_reads) = (0, 0);
+            db.held.clear();
         }
         self.net().behaviours.clear();
         let mut rounds = 0;

@@ -8,7 +8,7 @@ use crate::endpoint::{self, Ordering};
 use crate::engine::lane::{Feed, Lane, Origin, Row, Task};
 use crate::engine::policy::order::Order;
 use crate::engine::reader::Reader;
-use crate::engine::store::{Reading, Registered};
+use crate::engine::store::{DueDelivery, Pending, Reading, Registered};
 use crate::event::{Place, Timestamp};
 
 impl Desk<'_> {
@@ -43,7 +43,8 @@ impl Desk<'_> {
         if lane.order.rule() != lane.endpoint.ordering {
             // What is busy is loaded after this; what waits is read again.
             lane.order = Order::new(lane.endpoint.ordering);
-            lane.retries.clear();
+            lane.is_crowded = false;
+            lane.forget_due();
             let feed = if lane.feed == Feed::Stopped { Feed::Stopped } else { Feed::Own };
             leave(lane, id, self.head, self.flights, feed);
         }
@@ -51,13 +52,13 @@ impl Desk<'_> {
         if let Some(position) = position.filter(|position| lane.saved.as_ref() != Some(position)) {
             let feed = if lane.feed == Feed::Stopped { Feed::Stopped } else { Feed::Own };
             leave(lane, id, self.head, self.flights, feed);
-            lane.retries.clear();
+            lane.forget_due();
             lane.reader = Some(Reader::at(position.clone()));
             lane.saved = Some(position);
         }
         if !runs && lane.feed != Feed::Stopped {
             leave(lane, id, self.head, self.flights, Feed::Stopped);
-            lane.retries.clear();
+            lane.forget_due();
         } else if runs && lane.feed == Feed::Stopped {
             leave(lane, id, self.head, self.flights, Feed::Own);
         }
@@ -68,22 +69,40 @@ impl Desk<'_> {
         for id in self.lanes.active_where(|_| true) {
             if let Some(lane) = self.lanes.get_mut(id) {
                 (lane.pending, lane.next_due) = (0, None);
+                (lane.asked, lane.is_crowded) = (0, false);
             }
         }
-        for (id, count, due) in db.pending() {
-            if let Some(lane) = self.lanes.get_mut(id) {
-                (lane.pending, lane.next_due) = (count, Some(due));
-            }
+        for Pending { endpoint, failed, due, asked } in db.pending(self.limits.pending) {
+            let Some(lane) = self.lanes.get_mut(endpoint) else { continue };
+            lane.pending += failed;
+            lane.asked += asked;
+            lane.next_due = lane.next_due.into_iter().chain(due).min();
         }
         let ordered = self.lanes.active_where(|lane| lane.order.rule() != Ordering::None);
+        for &id in &ordered {
+            let Some(lane) = self.lanes.get_mut(id) else { continue };
+            if lane.asked > 0 {
+                lane.pending += lane.asked;
+                lane.next_due = Some(Timestamp::MIN);
+            }
+        }
+        self.load_keys(db, &ordered);
+    }
+
+    /// Which pending deliveries of these endpoints hold up others.
+    fn load_keys(&mut self, db: &mut dyn Reading, ordered: &[i64]) {
+        let limit = self.limits.pending;
         let pends = |id: &i64| self.lanes.get(*id).is_some_and(|lane| lane.pending > 0);
         let mut pending: HashMap<i64, Vec<(Place, String)>> = HashMap::new();
-        for (id, place, key) in db.pending_keys(&ordered.iter().copied().filter(pends).collect::<Vec<_>>()) {
+        let endpoints: Vec<i64> = ordered.iter().copied().filter(pends).collect();
+        for (id, place, key) in db.pending_keys(&endpoints, limit) {
             pending.entry(id).or_default().push((place, key));
         }
-        for id in ordered {
+        for &id in ordered {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
-            let pending = pending.get(&id).into_iter().flatten().map(|(place, key)| (*place, key.as_str()));
+            let pending = pending.get(&id).map_or(&[][..], Vec::as_slice);
+            lane.is_crowded = lane.asked >= limit && pending.len() >= limit;
+            let pending = pending.iter().map(|(place, key)| (*place, key.as_str()));
             let events =
                 lane.flying.values().filter_map(|ticket| Some(&self.flights.get(ticket)?.task.event));
             let flying = events.map(|event| (event.place, event.order_key()));
@@ -93,28 +112,46 @@ impl Desk<'_> {
 
     /// Brings deliveries whose time has come into their lanes.
     pub(super) fn load_due(&mut self, db: &mut dyn Reading, now: Timestamp) {
-        let Self { settings, flights, lanes, .. } = self;
-        for id in lanes.active_where(|lane| lane.is_due(now)) {
-            let Some(lane) = lanes.get_mut(id) else { continue };
-            let limit = lane.endpoint.max_in_flight.unwrap_or(settings.endpoint_max_in_flight);
-            let limit = 2 * lane.slots(limit);
+        // Those that know the keys of a part only need the next part when that is used up.
+        let used_up = |lane: &Lane| lane.is_crowded && lane.is_due(now) && lane.order.is_idle();
+        let used_up = self.lanes.active_where(used_up);
+        if !used_up.is_empty() {
+            self.load_keys(db, &used_up);
+        }
+        for id in self.lanes.active_where(|lane| lane.is_due(now)) {
+            let Some(lane) = self.lanes.get_mut(id) else { continue };
+            let flights = &*self.flights;
             let row_of = |ticket: &u64| flights.get(ticket)?.task.row.map(|row| row.id);
             let at_work: Vec<i64> = lane.flying.values().filter_map(row_of).collect();
-            let among = lane.order.first_pending(|place| lane.flying.contains_key(&place));
-            let (due, next) = db.due(id, now, limit, &at_work, among.as_deref());
-            // As many as asked for: there may be more, to be asked for when these are gone.
-            lane.next_due = if due.len() < limit { next } else { Some(now) };
-            for row in due {
-                lane.retries.push_back(Task {
-                    row: Some(Row {
-                        id: row.id,
-                        attempts: row.attempts,
-                        attempts_before: row.attempts_before,
-                    }),
-                    event: Arc::new(row.event),
-                    origin: Origin::Loose,
-                });
+            if lane.retries.is_empty() && lane.next_due.is_some_and(|due| due <= now) {
+                let limit = lane.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
+                let limit = 2 * lane.slots(limit);
+                let among = lane.order.first_pending(|place| lane.flying.contains_key(&place));
+                let (due, next) = db.due(id, now, limit, &at_work, among.as_deref());
+                // As many as asked for: there may be more, to be asked for when these are gone.
+                lane.next_due = if due.len() < limit { next } else { Some(now) };
+                lane.retries.extend(due.into_iter().map(task));
+            }
+            if lane.wants_replays() {
+                let limit = if lane.breaker.is_open() { 1 } else { *self.chunk };
+                let waiting: Vec<i64> = lane.retries.iter().filter_map(|task| Some(task.row?.id)).collect();
+                let at_work: Vec<i64> = at_work.into_iter().chain(waiting).collect();
+                let (asked, last) = db.asked(id, lane.asked_upto, now, limit, &at_work);
+                lane.asked_upto = last;
+                // Nothing more behind these: what comes meanwhile is counted anew.
+                if last.is_none() {
+                    lane.asked = 0;
+                }
+                lane.replays.extend(asked.into_iter().map(task));
             }
         }
+    }
+}
+
+fn task(due: DueDelivery) -> Task {
+    Task {
+        row: Some(Row { id: due.id, attempts: due.attempts, attempts_before: due.attempts_before }),
+        event: Arc::new(due.event),
+        origin: Origin::Loose,
     }
 }

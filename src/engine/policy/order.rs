@@ -46,6 +46,11 @@ impl Order {
         self.parked_count
     }
 
+    /// Whether nothing is in flight or pending, as far as known.
+    pub fn is_idle(&self) -> bool {
+        self.busy.is_empty()
+    }
+
     fn key(&self, text: &str) -> Option<Key> {
         match self.rule {
             Ordering::None => None,

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use super::{Dispatcher, Turn, micros};
+use crate::endpoint::Ordering;
 use crate::engine::faults::STORE;
-use crate::engine::lane::Feed;
+use crate::engine::lane::{Feed, Row};
 use crate::engine::policy::breaker::Breaker;
-use crate::engine::{Store, Transport, feed};
+use crate::engine::{Held, Settled, Store, Transport, feed};
 use crate::event::Timestamp;
 use crate::outcome::State;
 
 /// Wait before a write that failed is tried again.
 const WRITE_RETRY: Duration = Duration::from_secs(1);
+/// Wait before an outcome is written that somebody's open transaction holds.
+const HELD_RETRY: Duration = Duration::from_millis(500);
 /// How long an outcome may wait for others to be written with.
 const GROUP_WAIT: Duration = Duration::from_millis(5);
 
@@ -29,6 +32,12 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             || !self.ledger.disabled.is_empty()
             || 4 * outcomes.len() >= self.settings.max_in_flight
             || self.group_due_at().is_some_and(|at| at <= now)
+            || self.held_at().is_some_and(|at| at <= now)
+    }
+
+    /// When to try again to write what is held. It takes no slots meanwhile: who holds a row stops nothing else.
+    pub(super) fn held_at(&self) -> Option<Timestamp> {
+        (!self.held.is_empty()).then_some(self.held_until)
     }
 
     /// When the outcomes that wait are written at the latest.
@@ -52,6 +61,12 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if !self.may_write(turn) {
             return false;
         }
+        if self.held_at().is_some_and(|at| at <= turn.now) {
+            let (settled, landed): (Vec<Settled>, Vec<_>) =
+                std::mem::take(&mut self.held).into_iter().unzip();
+            self.ledger.settled.extend(settled);
+            self.landed.extend(landed);
+        }
         // Positions alone can wait for the safety scan: an idle worker must not consume transaction ids.
         if self.ledger.settled.is_empty() && !turn.poll {
             return true;
@@ -66,14 +81,18 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if self.ledger.is_empty() {
             return true;
         }
-        if let Err(error) = self.store.write(&self.ledger) {
-            self.trouble = Some(error.to_string());
-            self.faults.met(STORE, format!("outcomes cannot be written: {error}"), turn.now);
-            self.write_after = turn.now.saturating_add(micros(WRITE_RETRY));
-            return false;
+        match self.store.write(&self.ledger) {
+            Ok(held) => {
+                self.faults.ended(STORE);
+                self.written(&held);
+            }
+            Err(error) => {
+                self.trouble = Some(error.to_string());
+                self.faults.met(STORE, format!("outcomes cannot be written: {error}"), turn.now);
+                self.write_after = turn.now.saturating_add(micros(WRITE_RETRY));
+                return false;
+            }
         }
-        self.faults.ended(STORE);
-        self.written();
         true
     }
 
@@ -96,14 +115,34 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         }
     }
 
-    /// The ledger is written: windows move.
-    fn written(&mut self) {
-        let ledger = std::mem::take(&mut self.ledger);
-        self.at_risk += ledger.settled.len();
-        for (settled, (id, task)) in ledger.settled.iter().zip(self.landed.drain(..)) {
+    /// The ledger is written, but for what is held: windows move.
+    fn written(&mut self, held: &Held) {
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let landed = std::mem::take(&mut self.landed);
+        let is_held = |row: &Settled| held.deliveries.contains(&(row.endpoint, row.place));
+        let (kept, written): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut ledger.settled).into_iter().zip(landed).partition(|(row, _)| is_held(row));
+        if !kept.is_empty() {
+            self.held.extend(kept);
+            self.held_until = self.clock.saturating_add(micros(HELD_RETRY));
+        }
+        let is_free = |id: &i64| !held.endpoints.contains(id);
+        ledger.positions.retain(|(id, _)| is_free(id));
+        ledger.joined.retain(is_free);
+        let (disabled, later): (Vec<_>, Vec<_>) =
+            ledger.disabled.into_iter().partition(|(id, _)| is_free(id));
+        self.ledger.disabled = later;
+        // Whoever goes on failing meanwhile is to be disabled again and again.
+        self.ledger.disabled.sort();
+        self.ledger.disabled.dedup_by_key(|(id, _)| *id);
+        self.ledger.failing = ledger.failing.into_iter().filter(|(id, _)| !is_free(id)).collect();
+        self.at_risk += written.len();
+        for (settled, (id, task)) in written {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
             lane.flying.remove(&settled.place);
-            let was_pending = settled.delivery.is_some();
+            // What was asked for is counted with what failed where there is an order.
+            let counts = |row: Row| !row.is_asked() || lane.order.rule() != Ordering::None;
+            let was_pending = task.row.is_some_and(counts);
             match settled.state {
                 State::Pending { next_attempt_at } => {
                     lane.pending += usize::from(!was_pending);
@@ -113,6 +152,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 State::Delivered | State::Dead => {
                     lane.pending = lane.pending.saturating_sub(usize::from(was_pending));
                     lane.order.ended(&task.event, &mut lane.queue);
+                    // Another delivery of its key may have waited for it.
+                    if task.row.is_some() && lane.order.rule() != Ordering::None && lane.pending > 0 {
+                        lane.next_due = Some(self.clock);
+                    }
                 }
             }
             lane.settle(task.origin, &mut self.head);
@@ -127,7 +170,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 Some(lane) => lane.saved = Some(position),
                 None => {
                     self.saved_head = position;
-                    self.head.has_passed = !self.head.window.is_empty();
+                    // It stands further by now where the last outcomes were written: the outbox is pruned up to what is saved.
+                    self.head.has_passed =
+                        !self.head.window.is_empty() || *self.head.low_water() != self.saved_head;
                 }
             }
         }
@@ -140,7 +185,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 }
             }
         }
-        for (id, _) in ledger.disabled {
+        for (id, _) in disabled {
             if let Some(lane) = self.lanes.get_mut(id) {
                 // Whoever resumes it begins with a clean record.
                 lane.breaker = Breaker::default();

@@ -9,7 +9,7 @@ use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
 use super::Statements;
 use super::registry::Registry;
-use crate::engine::{Audience, DueDelivery, Kind, Plan, Reading, Registered, Slice};
+use crate::engine::{Asked, Audience, DueDelivery, Kind, Pending, Plan, Reading, Registered, Slice};
 use crate::event::{Event, Place, Timestamp, order_key};
 use crate::pg::durability::Durability;
 use crate::pg::encoding::Text;
@@ -97,23 +97,31 @@ impl Reading for SpiReading<'_, '_> {
             .collect()
     }
 
-    fn pending(&mut self) -> Vec<(i64, usize, Timestamp)> {
-        let rows = self.rows(&self.statements.pending, &[]);
-        let count = |row: &SpiHeapTupleData<'_>| usize::try_from(required::<i64>(row, 2)).unwrap_or(0);
-        rows.iter().map(|row| (required(row, 1), count(row), timestamp(required(row, 3)))).collect()
+    fn pending(&mut self, limit: usize) -> Vec<Pending> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.rows(&self.statements.pending, &[limit.into()]);
+        let count = |row: &SpiHeapTupleData<'_>, n| usize::try_from(required::<i64>(row, n)).unwrap_or(0);
+        let pending = rows.iter().map(|row| Pending {
+            endpoint: required(row, 1),
+            failed: count(row, 2),
+            due: cell(row, 3).map(timestamp),
+            asked: count(row, 4),
+        });
+        pending.collect()
     }
 
-    fn pending_keys(&mut self, endpoints: &[i64]) -> Vec<(i64, Place, String)> {
+    fn pending_keys(&mut self, endpoints: &[i64], limit: usize) -> Vec<(i64, Place, String)> {
         if endpoints.is_empty() {
             return Vec::new();
         }
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let s = self.statements;
         let place = |row: &SpiHeapTupleData<'_>| {
             let place = Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) };
             (required(row, 1), place)
         };
         let read = || -> Vec<(i64, Place, String)> {
-            let rows = self.rows(&s.pending_keys, &[endpoints.to_vec().into()]);
+            let rows = self.rows(&s.pending_keys, &[endpoints.to_vec().into(), limit.into()]);
             let key = |row: &SpiHeapTupleData<'_>| {
                 let (key, event_type): (Option<Text>, Text) = (cell(row, 4), required(row, 5));
                 order_key(key.map(|key| key.json()).as_deref(), &event_type.plain()).to_owned()
@@ -125,8 +133,11 @@ impl Reading for SpiReading<'_, '_> {
             return found;
         }
         // One that cannot be read must not stop the others.
-        let places: Vec<(i64, Place)> =
-            self.rows(&s.pending_places, &[endpoints.to_vec().into()]).iter().map(place).collect();
+        let places: Vec<(i64, Place)> = self
+            .rows(&s.pending_places, &[endpoints.to_vec().into(), limit.into()])
+            .iter()
+            .map(place)
+            .collect();
         let key = |place| self.fetch_one(place).map(|event| event.order_key().to_owned());
         places.into_iter().filter_map(|(id, place)| Some((id, place, key(place)?))).collect()
     }
@@ -155,21 +166,9 @@ impl Reading for SpiReading<'_, '_> {
                 self.rows(&self.statements.due_among, &args)
             }
         };
-        let number = |row: &SpiHeapTupleData<'_>, n| u32::try_from(required::<i32>(row, n)).unwrap_or(0);
-        let place =
-            |row: &SpiHeapTupleData<'_>| Place { xid: xid_from_sql(required(row, 4)), seq: required(row, 5) };
-        let places: Vec<Place> = rows.iter().map(place).collect();
-        let due: Vec<(i64, u32, u32, Place)> =
-            rows.iter().map(|row| (required(row, 1), number(row, 2), number(row, 3), place(row))).collect();
+        let due = deliveries(&rows);
         drop(rows);
-        let mut events: HashMap<Place, Event> =
-            self.fetch_durable(&places).into_iter().map(|event| (event.place, event)).collect();
-        let due: Vec<DueDelivery> = due
-            .into_iter()
-            .filter_map(|(id, attempts, attempts_before, place)| {
-                Some(DueDelivery { id, attempts, attempts_before, event: events.remove(&place)? })
-            })
-            .collect();
+        let due = self.with_events(due);
         let next = match among.map(columns) {
             None => self.one(&self.statements.next_due, &[id.into(), at.into()]),
             Some((xids, seqs)) => {
@@ -178,5 +177,53 @@ impl Reading for SpiReading<'_, '_> {
             }
         };
         (due, next.map(timestamp))
+    }
+    fn asked(
+        &mut self,
+        endpoint: i64,
+        after: Option<Asked>,
+        now: Timestamp,
+        limit: usize,
+        at_work: &[i64],
+    ) -> (Vec<DueDelivery>, Option<Asked>) {
+        let (at, seq) = after.unwrap_or((0, 0));
+        let count = i64::try_from(limit).unwrap_or(i64::MAX);
+        let args: [DatumWithOid<'_>; 6] = [
+            endpoint.into(),
+            timestamptz(at).into(),
+            seq.into(),
+            timestamptz(now).into(),
+            count.into(),
+            at_work.to_vec().into(),
+        ];
+        let rows = self.rows(&self.statements.asked, &args);
+        let last =
+            rows.get(limit.saturating_sub(1)).map(|row| (timestamp(required(row, 6)), required(row, 5)));
+        let asked = deliveries(&rows);
+        drop(rows);
+        (self.with_events(asked), last)
+    }
+}
+
+/// A delivery without its event.
+type Bare = (i64, u32, u32, Place);
+
+/// Deliveries in five columns: id, attempts, attempts before, xid, number.
+fn deliveries(rows: &[SpiHeapTupleData<'_>]) -> Vec<Bare> {
+    let number = |row: &SpiHeapTupleData<'_>, n| u32::try_from(required::<i32>(row, n)).unwrap_or(0);
+    let place = |row| Place { xid: xid_from_sql(required(row, 4)), seq: required(row, 5) };
+    rows.iter().map(|row| (required(row, 1), number(row, 2), number(row, 3), place(row))).collect()
+}
+
+impl SpiReading<'_, '_> {
+    /// What is no longer there is left out.
+    fn with_events(&mut self, deliveries: Vec<Bare>) -> Vec<DueDelivery> {
+        let places: Vec<Place> = deliveries.iter().map(|(.., place)| *place).collect();
+        let mut events: HashMap<Place, Event> =
+            self.fetch_durable(&places).into_iter().map(|event| (event.place, event)).collect();
+        let found = deliveries.into_iter().filter_map(|(id, attempts, attempts_before, place)| {
+            Some(DueDelivery { id, attempts, attempts_before, event: events.remove(&place)? })
+        });
+        found.collect()
     }
 }

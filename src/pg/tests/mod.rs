@@ -15,6 +15,7 @@ mod events;
 mod expand;
 mod hostile;
 mod privileges;
+mod replay;
 mod statements;
 mod status;
 mod values;

@@ -43,6 +43,9 @@ SELECT check_name, ok, detail FROM webhook_status();
 \o
 
 SELECT webhook_retry(id) FROM webhook.deliveries WHERE state = 'dead' AND endpoint = 'tasks';
+\o /dev/null
+SELECT webhook_replay(2, since => now() - interval '2 hours', events => '{task.*}') AS again;
+\o
 
 -- What the hidden answers were about.
 SELECT type, key, data, previous FROM webhook.events ORDER BY type COLLATE "C", key::text;

@@ -1,0 +1,102 @@
+"""What pruning costs: events deleted per second, how long single-row transactions take meanwhile, and how large the tables
+are when as many events come as go, with and without a transaction that holds its snapshot.
+
+Deliveries are made up in SQL and nothing is sent: what is measured is the worker's pruning beside writers.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import tempfile
+import time
+
+import processes
+import psql
+
+SET_UP = """
+CREATE TABLE contact (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, email text);
+CREATE EXTENSION webhook_pg;
+SELECT webhook_attach('contact');
+SELECT webhook_register('http://127.0.0.1:9/', name => 'nobody', signature => 'none');
+SELECT webhook_pause(1);
+"""
+# Events of as many transactions as there are hundreds of rows, a day old, each delivered.
+FILL = """
+TRUNCATE webhook.outbox, webhook.delivery;
+DO $$ BEGIN
+    FOR n IN 1..{events} / 100 LOOP
+        INSERT INTO webhook.outbox (xid, seq, occurred_at, id, type, key, data)
+        SELECT pg_current_xact_id(), nextval('webhook.outbox_seq'), now() - interval '1 day', gen_random_uuid(), 'contact.created',
+               '{{"id":1}}', '{{"id":1,"name":"Wilhelmine Featherstonehaugh","email":"wilhelmine@mail.example.com"}}'
+          FROM generate_series(1, 100);
+        COMMIT;
+    END LOOP;
+END $$;
+INSERT INTO webhook.delivery (endpoint_id, xid, seq, event_id, state, attempts, created_at, finished_at, started_at, last_status)
+SELECT 1, xid, seq, id, 'delivered', 1, occurred_at, occurred_at, occurred_at, 200 FROM webhook.outbox;
+UPDATE webhook.position SET done = pg_current_snapshot(), upto = NULL, seq = 0;
+VACUUM ANALYZE webhook.outbox, webhook.delivery;
+CHECKPOINT;
+"""
+INSERT = "INSERT INTO contact (name, email) VALUES ('Wilhelmine Featherstonehaugh', 'wilhelmine@mail.example.com');"
+OLD = "SELECT count(*) FROM webhook.outbox WHERE occurred_at < now() - interval '1 hour'"
+SIZE = "SELECT pg_total_relation_size('webhook.outbox') + pg_total_relation_size('webhook.delivery')"
+
+
+def latencies(seconds: int) -> tuple[float, float]:
+    """Median and 99th percentile of single-row transactions, 200 a second, in ms."""
+    with tempfile.TemporaryDirectory() as directory:
+        script = pathlib.Path(directory) / "insert.sql"
+        script.write_text(INSERT)
+        command = ["pgbench", "-n", "-M", "prepared", "-c", "1", "-R", "200", "-T", str(seconds), "-l", "-f", str(script)]
+        subprocess.run(command, cwd=directory, check=True, capture_output=True)
+        log = next(pathlib.Path(directory).glob("pgbench_log.*")).read_text().splitlines()
+    # Fields: client, transaction, latency and lag in µs …
+    times = [int(line.split()[2]) / 1000 for line in log]
+    return psql.percentile(times, 0.5), psql.percentile(times, 0.99)
+
+
+def keep(time_kept: str) -> None:
+    psql.execute(f"ALTER SYSTEM SET webhook_pg.retention = '{time_kept}'")
+    psql.execute("SELECT pg_reload_conf()")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--events", type=int, default=300_000)
+    arguments.add_argument("--seconds", type=int, default=10)
+    options = arguments.parse_args()
+    steal = processes.Steal()
+    psql.execute(SET_UP)
+    psql.execute(FILL.format(events=options.events))
+    lines = [["nothing to prune", "", *(f"{ms:.2f}" for ms in latencies(options.seconds))]]
+    for what, holds in (("pruning", False), ("pruning, with a snapshot held", True)):
+        holder = subprocess.Popen(psql.PSQL, stdin=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
+        keep("7d")
+        psql.execute(FILL.format(events=options.events))
+        if holds:
+            holder.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class;\n")
+            holder.stdin.flush()
+            time.sleep(1)
+        before, started = int(psql.value(OLD)), time.monotonic()
+        keep("1h")
+        figures = latencies(options.seconds)
+        took = time.monotonic() - started
+        after = int(psql.value(OLD))
+        lines.append([what, f"{(before - after) / took:,.0f}", *(f"{ms:.2f}" for ms in figures)])
+        psql.wait_until("the end of pruning", lambda: psql.value(OLD) == "0", 600)
+        holder.stdin.close()
+        holder.wait()
+    print(psql.table(["", "events/s", "insert p50 ms", "p99 ms"], lines))
+    # As many come as go: what is deleted is used again after each VACUUM.
+    sizes = []
+    refill = FILL.replace("TRUNCATE webhook.outbox, webhook.delivery;", "DELETE FROM webhook.outbox;")
+    for _ in range(6):
+        psql.execute(refill.format(events=options.events // 6))
+        psql.wait_until("the end of pruning", lambda: psql.value(OLD) == "0", 600)
+        sizes.append(int(psql.value(SIZE)) / 1e6)
+    print(f"Size after each of six rounds of {options.events // 6:,} events: " + ", ".join(f"{mb:.0f}" for mb in sizes) + " MB.")
+    print(steal)
+
+
+main()
