@@ -7,15 +7,19 @@ mod append;
 pub mod attach;
 pub mod capture;
 mod columns;
+pub mod commands;
 mod condition;
+pub mod databases;
 mod deliveries;
 pub mod durability;
 mod encoding;
 mod expansion;
 pub mod guc;
 pub mod launcher;
+pub mod log;
 mod preview;
 pub mod report;
+pub mod roster;
 mod rows;
 mod selection;
 pub mod statement;
@@ -52,6 +56,7 @@ pub extern "C-unwind" fn _PG_init() {
     if unsafe { pg_sys::IsBinaryUpgrade || !pg_sys::process_shared_preload_libraries_in_progress } {
         return;
     }
-    wake::init();
+    roster::init();
+    commands::init();
     launcher::register();
 }
