@@ -400,7 +400,9 @@ pub fn claim(argument: u64) -> Option<pg_sys::Oid> {
 /// This worker found what it is to serve.
 pub fn serving() {
     if let Some(slot) = own_slot() {
-        slot.changes(State::Looking, State::Serving);
+        if slot.changes(State::Looking, State::Serving) {
+            set_latch(&ROSTER.get().launcher.latch);
+        }
     }
 }
 

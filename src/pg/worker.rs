@@ -198,12 +198,13 @@ impl Worker {
             }
             by_latch |= wake::take_news();
             let now = Instant::now();
-            let poll = wake::take_recheck() || now >= poll_at;
+            let recheck = wake::take_recheck();
+            let poll = recheck || now >= poll_at;
             if poll {
                 poll_at = now + guc::settings().poll_interval;
             }
-            // A poll begins with a transaction anyway, which accepts them too.
-            if by_latch && !poll {
+            // A poll begins with a transaction anyway, which accepts them too; but after DROP EXTENSION that would fail.
+            if recheck || (by_latch && !poll) {
                 accept_invalidations();
             }
             let wait = self.turn(by_latch, poll).min(poll_at.saturating_duration_since(Instant::now()));
