@@ -226,7 +226,7 @@ impl Worker {
     /// One turn. Answers how long nothing will happen by itself.
     fn turn(&mut self, woken: bool, poll: bool) -> Duration {
         let endpoints_changed = ENDPOINTS_CHANGED.swap(false, Ordering::Relaxed);
-        let gone = endpoints_changed && self.engine.is_some() && !self.is_still_installed();
+        let gone = endpoints_changed && self.engine.is_some() && self.is_gone();
         if gone {
             self.engine = None;
         }
@@ -253,13 +253,22 @@ impl Worker {
 
     fn round(&mut self, turn: Turn) -> Duration {
         let Some(engine) = &mut self.engine else { return Duration::MAX };
-        let result = engine.round(turn);
-        if let Some(trouble) = engine.take_trouble() {
-            self.log.warn(&trouble);
+        let (wait, failure) = match engine.round(turn) {
+            Ok(wait) => (Some(wait), None),
+            Err(trouble) => (None, Some(trouble)),
+        };
+        let troubles: Vec<String> = engine.take_trouble().into_iter().chain(failure).collect();
+        if !troubles.is_empty() && self.is_gone() {
+            // DROP EXTENSION in the middle of the turn is no trouble.
+            self.engine = None;
+            self.table_to_serve();
+            return Duration::ZERO;
         }
-        result.unwrap_or_else(|trouble| {
+        for trouble in &troubles {
+            self.log.warn(trouble);
+        }
+        wait.unwrap_or_else(|| {
             // Started anew at the next poll; what was in flight is forgotten and sent again.
-            self.log.warn(&trouble);
             self.engine = None;
             Duration::MAX
         })
@@ -292,17 +301,21 @@ impl Worker {
         }
     }
 
-    /// Whether the extension and its installation row are as they were. Asked only when something changed.
-    fn is_still_installed(&mut self) -> bool {
+    /// Whether the extension or its installation row is not as it was. Asked only when something changed or failed.
+    fn is_gone(&mut self) -> bool {
         let serving = ENDPOINT_TABLE.load(Ordering::Relaxed);
-        transaction(|| Ok(endpoint_table() == Some(serving) && is_own_installation()?)).unwrap_or(false)
+        let same = transaction(|| Ok(endpoint_table() == Some(serving)));
+        same.and_then(|same| Ok(!same || !transaction(is_own_installation)?)).unwrap_or(false)
     }
 
     /// Oid of `webhook.endpoint`. Where the extension is not installed, or in a copy of another database, the worker ends; the
     /// launcher sends another one when that may have changed.
     fn table_to_serve(&mut self) -> Option<u32> {
-        let found = transaction(|| match endpoint_table() {
-            Some(table) => Ok(if is_own_installation()? { Ok(table) } else { Err(State::Copy) }),
+        // Two transactions: catalogs are seen as they are, tables as they were when the transaction began.
+        let found = transaction(|| Ok(endpoint_table())).and_then(|table| match table {
+            Some(table) => {
+                transaction(is_own_installation).map(|own| if own { Ok(table) } else { Err(State::Copy) })
+            }
             None => Ok(Err(State::Absent)),
         });
         match found {
