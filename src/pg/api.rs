@@ -210,6 +210,6 @@ pub unsafe extern "C-unwind" fn webhook_pg_changed(fcinfo: pg_sys::FunctionCallI
             pg_sys::CacheInvalidateRelcacheByRelid(endpoints);
         }
     }
-    wake::wake_at_commit();
+    wake::endpoints_at_commit();
     pg_sys::Datum::null()
 }

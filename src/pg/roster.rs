@@ -87,6 +87,8 @@ pub struct Slot {
     stop: AtomicBool,
     /// Something changed that the worker looks at only now and then.
     pub recheck: AtomicBool,
+    /// Endpoints were changed since the worker looked last.
+    pub endpoints: AtomicBool,
     /// Events were committed since the worker looked last.
     pub news: AtomicBool,
     /// The worker wants to be woken for events.
@@ -345,7 +347,7 @@ pub fn allocate(database: u32) -> Option<&'static Slot> {
     slot.becomes(State::None);
     slot.latch.store(0, SeqCst);
     slot.pid.store(0, SeqCst);
-    for flag in [&slot.stop, &slot.recheck, &slot.news, &slot.listening] {
+    for flag in [&slot.stop, &slot.recheck, &slot.endpoints, &slot.news, &slot.listening] {
         flag.store(false, SeqCst);
     }
     slot.database.store(database, SeqCst);

@@ -16,9 +16,9 @@ use super::roster::{self, own_slot};
 
 /// This backend's transaction has something for the worker.
 static MARKED: AtomicBool = AtomicBool::new(false);
-/// It has something that the worker must look at whether it listens or not: endpoints.
-static URGENT: AtomicBool = AtomicBool::new(false);
-/// It has more for it than that: deliveries to try again, the extension itself.
+/// It changed endpoints, which the worker must look at whether it listens or not.
+static ENDPOINTS: AtomicBool = AtomicBool::new(false);
+/// It has something for it that the worker looks at only now and then: deliveries to try again, the extension itself.
 static RECHECK: AtomicBool = AtomicBool::new(false);
 /// The callback is registered. Once per backend: pg_net's pile of one callback per transaction made sessions slow.
 static REGISTERED: AtomicBool = AtomicBool::new(false);
@@ -36,22 +36,30 @@ pub fn at_commit() {
     MARKED.store(true, Ordering::Relaxed);
 }
 
-/// As [`at_commit`], and wakes the worker even if it does not listen.
-pub fn wake_at_commit() {
+/// As [`at_commit`], and the worker looks at the endpoints even if it does not listen. If this database has no worker, the
+/// launcher looks whether it needs one.
+///
+/// The invalidation of a changed relation does not do: PostgreSQL sends it a moment after the callback in which the latch is
+/// set, and a worker that was quicker slept on without it (2 of 25, on a busy machine).
+pub fn endpoints_at_commit() {
     at_commit();
-    URGENT.store(true, Ordering::Relaxed);
+    ENDPOINTS.store(true, Ordering::Relaxed);
 }
 
-/// As [`wake_at_commit`], and the worker looks at everything it otherwise looks at every `poll_interval`. If this database
-/// has no worker, the launcher looks whether it needs one.
+/// As [`at_commit`], and the worker looks at everything it otherwise looks at every `poll_interval`, or the launcher as above.
 pub fn recheck_at_commit() {
-    wake_at_commit();
+    at_commit();
     RECHECK.store(true, Ordering::Relaxed);
+}
+
+/// Whether endpoints were changed since the last question. To be asked before the snapshot that looks at them is taken.
+pub fn take_endpoints_changed() -> bool {
+    own_slot().is_some_and(|slot| slot.endpoints.swap(false, Ordering::SeqCst))
 }
 
 /// Whether anybody asked the worker of this database to look at everything since the last question.
 pub fn take_recheck() -> bool {
-    own_slot().is_some_and(|slot| slot.recheck.swap(false, Ordering::AcqRel))
+    own_slot().is_some_and(|slot| slot.recheck.swap(false, Ordering::SeqCst))
 }
 
 /// Whether events were committed since the last question. To be asked before the snapshot that looks for them is taken.
@@ -59,13 +67,16 @@ pub fn take_news() -> bool {
     own_slot().is_some_and(|slot| slot.news.load(Ordering::SeqCst) && slot.news.swap(false, Ordering::SeqCst))
 }
 
-/// Says whether commits with events shall set the latch. True: there are some that nobody will announce any more.
+/// Says whether commits with events shall set the latch. True: there is something that nobody will announce any more, also
+/// because the latch served another wait in the meantime.
 pub fn listen(wanted: bool) -> bool {
     own_slot().is_some_and(|slot| {
         if slot.listening.load(Ordering::Relaxed) != wanted {
             slot.listening.store(wanted, Ordering::SeqCst);
         }
-        wanted && slot.news.load(Ordering::SeqCst)
+        (wanted && slot.news.load(Ordering::SeqCst))
+            || slot.endpoints.load(Ordering::SeqCst)
+            || slot.recheck.load(Ordering::SeqCst)
     })
 }
 
@@ -77,14 +88,14 @@ unsafe extern "C-unwind" fn on_transaction_end(event: pg_sys::XactEvent::Type, _
     match event {
         XACT_EVENT_COMMIT => {
             let recheck = RECHECK.swap(false, Ordering::Relaxed);
-            let urgent = URGENT.swap(false, Ordering::Relaxed);
+            let endpoints = ENDPOINTS.swap(false, Ordering::Relaxed);
             if MARKED.swap(false, Ordering::Relaxed) {
-                tell(urgent, recheck);
+                tell(endpoints, recheck);
             }
         }
         XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
             MARKED.store(false, Ordering::Relaxed);
-            URGENT.store(false, Ordering::Relaxed);
+            ENDPOINTS.store(false, Ordering::Relaxed);
             RECHECK.store(false, Ordering::Relaxed);
         }
         _ => {}
@@ -92,24 +103,27 @@ unsafe extern "C-unwind" fn on_transaction_end(event: pg_sys::XactEvent::Type, _
 }
 
 /// Tells the worker that serves this backend's database, if there is one; and the launcher, if there may have to be one.
-fn tell(urgent: bool, recheck: bool) {
+fn tell(endpoints: bool, recheck: bool) {
     if !roster::preloaded() {
         return;
     }
     let slot = own_slot();
     if let Some(slot) = slot {
         if recheck {
-            slot.recheck.store(true, Ordering::Release);
+            slot.recheck.store(true, Ordering::SeqCst);
+        }
+        if endpoints {
+            slot.endpoints.store(true, Ordering::SeqCst);
         }
         // Read first: eight sessions that write the same line of memory at every commit slow each other down.
         if !slot.news.load(Ordering::SeqCst) {
             slot.news.store(true, Ordering::SeqCst);
         }
-        if urgent || slot.listening.load(Ordering::SeqCst) {
+        if endpoints || recheck || slot.listening.load(Ordering::SeqCst) {
             slot.wake();
         }
     }
-    if recheck || (urgent && slot.is_none()) {
+    if recheck || (endpoints && slot.is_none()) {
         roster::request_look();
     }
 }

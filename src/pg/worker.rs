@@ -197,6 +197,9 @@ impl Worker {
                 self.configure();
             }
             by_latch |= wake::take_news();
+            if wake::take_endpoints_changed() {
+                ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
+            }
             let now = Instant::now();
             let recheck = wake::take_recheck();
             let poll = recheck || now >= poll_at;
@@ -210,7 +213,9 @@ impl Worker {
             let wait = self.turn(by_latch, poll).min(poll_at.saturating_duration_since(Instant::now()));
             let wait = report_activity(self.engine.as_ref().map(Engine::in_flight), wait);
             let listens = self.engine.as_ref().is_some_and(Engine::wants_news);
-            let wait = if wake::listen(listens) { Duration::ZERO } else { wait };
+            // Invalidations that came in the middle of the turn are for the next one.
+            let again = wake::listen(listens) || ENDPOINTS_CHANGED.load(Ordering::Relaxed);
+            let wait = if again { Duration::ZERO } else { wait };
             by_latch = self.waiter.wait(wait).by_latch;
         }
     }
