@@ -133,7 +133,8 @@ unsafe extern "C-unwind" fn prepare(command: *mut pg_sys::Node) {
                 }
             }
             T_DropStmt => {
-                if (*command.cast::<pg_sys::DropStmt>()).removeType == pg_sys::ObjectType::OBJECT_EXTENSION {
+                let kind = (*command.cast::<pg_sys::DropStmt>()).removeType;
+                if kind == pg_sys::ObjectType::OBJECT_EXTENSION {
                     wake::endpoints_at_commit();
                     wake::recheck_at_commit();
                 }

@@ -401,10 +401,8 @@ pub fn claim(argument: u64) -> Option<pg_sys::Oid> {
 
 /// This worker found what it is to serve.
 pub fn serving() {
-    if let Some(slot) = own_slot() {
-        if slot.changes(State::Looking, State::Serving) {
-            set_latch(&ROSTER.get().launcher.latch);
-        }
+    if own_slot().is_some_and(|slot| slot.changes(State::Looking, State::Serving)) {
+        set_latch(&ROSTER.get().launcher.latch);
     }
 }
 
