@@ -12,8 +12,8 @@ use uuid::Uuid;
 use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State};
 use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{
-    Asked, Audience, Completion, Dispatcher, DueDelivery, Held, Job, Kind, Ledger, Part, Pending, Plan, Reading, Registered, Slice,
-    Store, Transport,
+    Asked, Audience, Completion, Dispatcher, DueDelivery, Held, Job, Kind, Ledger, Part, Pending, Plan,
+    Reading, Registered, Slice, Store, Transport,
 };
 use webhook_pg::event::{Event, Pattern, Place, Timestamp};
 use webhook_pg::outcome::{Answer, Attempt};

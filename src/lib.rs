@@ -46,6 +46,7 @@ pub mod pg_test {
 
     /// Settings of the test server.
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec!["shared_preload_libraries = 'webhook_pg'"]
+        // No worker in the database of the tests: they look for themselves at what it would do.
+        vec!["shared_preload_libraries = 'webhook_pg'", "webhook_pg.databases = 'postgres'"]
     }
 }

@@ -25,11 +25,14 @@ CREATE FUNCTION webhook.max_payload_bytes() RETURNS bigint
 CREATE FUNCTION webhook.own_snapshot() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'own_snapshot_wrapper';
 -- Wakes the worker when this transaction commits.
 CREATE FUNCTION webhook.wake() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'wake_wrapper';
--- As wake, and the worker looks at everything that it otherwise looks at every poll_interval.
+-- As wake, and the worker looks at everything that it otherwise looks at every poll_interval; without one, the launcher looks
+-- whether this database needs one.
 CREATE FUNCTION webhook.recheck() RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'recheck_wrapper';
 CREATE FUNCTION webhook.is_preloaded() RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
 -- Process id of the worker that serves this database, or null.
 CREATE FUNCTION webhook.worker_pid() RETURNS int LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'worker_pid_wrapper';
+-- Why there is none, in a sentence.
+CREATE FUNCTION webhook.why_no_worker() RETURNS text LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'why_no_worker_wrapper';
 -- What holds up sending and is no endpoint's fault, as JSON ({"since": seconds since 1970, "message": text}), or null.
 CREATE FUNCTION webhook.sending_fault() RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'sending_fault_wrapper';
 CREATE FUNCTION webhook.changed() RETURNS trigger LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'webhook_pg_changed';

@@ -35,5 +35,5 @@ SELECT pg_catalog.pg_extension_config_dump('webhook.attachment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.endpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.endpoint_id_seq', '');
 
--- The worker of this database, if it runs already, starts to serve it when this commits.
+-- When this commits, the launcher sends a worker.
 SELECT webhook.recheck();

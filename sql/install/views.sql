@@ -88,7 +88,18 @@ BEGIN
     RETURN QUERY SELECT 'worker', pid IS NOT NULL OR pg_is_in_recovery(), CASE
         WHEN pg_is_in_recovery() THEN 'This is a standby: nothing is sent here.'
         WHEN pid IS NOT NULL THEN format('Process %s serves this database.', pid)
-        ELSE 'No worker serves this database: see webhook_pg.databases, max_worker_processes and the server log.' END;
+        WHEN NOT at_home THEN 'A copy has no worker.'
+        ELSE webhook.why_no_worker() END;
+
+    SELECT string_agg(format('%s (%s)', w.name, CASE WHEN d.oid IS NULL THEN 'does not exist' ELSE 'does not allow connections' END), ', ')
+      INTO names
+      FROM unnest(string_to_array(coalesce(current_setting('webhook_pg.databases', true), ''), ',')) AS l (entry)
+     CROSS JOIN trim(E' \t\r\n' FROM l.entry) AS w (name)
+      LEFT JOIN pg_database AS d ON d.datname = w.name
+     WHERE w.name NOT IN ('', '*') AND d.datallowconn IS NOT TRUE;
+    RETURN QUERY SELECT 'databases', names IS NULL, CASE WHEN names IS NULL
+        THEN 'Every database that webhook_pg.databases names can be served.'
+        ELSE format('webhook_pg.databases names what cannot be served: %s.', names) END;
 
     RETURN QUERY SELECT 'enabled', s.enabled, CASE WHEN s.enabled
         THEN 'Sending is enabled.' ELSE 'webhook_pg.enabled is off: events are kept, nothing is sent.' END

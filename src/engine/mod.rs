@@ -38,7 +38,8 @@ use std::time::Duration;
 pub use limits::{Limits, Load};
 pub use round::Dispatcher;
 pub use store::{
-    Asked, Audience, DueDelivery, Held, Kind, Ledger, Part, Pending, Plan, Reading, Registered, Settled, Slice, Store,
+    Asked, Audience, DueDelivery, Held, Kind, Ledger, Part, Pending, Plan, Reading, Registered, Settled,
+    Slice, Store,
 };
 
 use crate::endpoint::Endpoint;

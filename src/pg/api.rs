@@ -6,7 +6,9 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use super::databases::Wanted;
 use super::encoding::Text;
+use super::roster::{self, State};
 use super::{guc, wake};
 use crate::config::{self, Config, postback};
 use crate::error::{Error, Kind};
@@ -136,21 +138,50 @@ fn recheck() {
 
 #[pg_extern(sql = false)]
 fn is_preloaded() -> bool {
-    wake::preloaded()
+    roster::preloaded()
 }
 
 #[pg_extern(sql = false)]
 fn worker_pid() -> Option<i32> {
-    // SAFETY: a plain global, set before any transaction starts.
-    let pid = wake::worker_pid(unsafe { pg_sys::MyDatabaseId })?;
-    i32::try_from(pid).ok().filter(|pid| *pid != 0)
+    let slot = roster::preloaded().then(roster::own_slot).flatten()?;
+    slot.pid().filter(|_| slot.state() == State::Serving)
+}
+
+#[pg_extern(sql = false)]
+fn why_no_worker() -> Text {
+    // SAFETY: the name of this session's database, in memory of the transaction; NUL-terminated if it is not null.
+    let name = unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() { c"" } else { CStr::from_ptr(name) }
+    };
+    let state = || roster::own_slot().map_or(State::None, |slot| slot.state());
+    Text::of(match roster::preloaded() {
+        false => "The library is not preloaded, so there is no worker.",
+        _ if roster::launcher_pid().is_none() => {
+            "The launcher does not run: see max_worker_processes and the server log. Events are kept meanwhile."
+        }
+        _ if !Wanted::now().has(name.to_bytes()) => {
+            "webhook_pg.databases does not name this database. Events are kept meanwhile."
+        }
+        _ => match state() {
+            State::Starting | State::Looking => "A worker is starting.",
+            State::NoRoom => {
+                "No background worker is left for this database: raise max_worker_processes and restart PostgreSQL. \
+                 Events are kept meanwhile."
+            }
+            State::Failed | State::Terminated => {
+                "The worker ended and will be started again: see the server log. Events are kept meanwhile."
+            }
+            _ => "No worker serves this database: see the server log. Events are kept meanwhile.",
+        },
+    })
 }
 
 /// What holds up sending, as JSON: `since` in seconds since 1970, and `message`. Null: nothing does.
 #[pg_extern(sql = false)]
 fn sending_fault() -> Option<Text> {
-    // SAFETY: a plain global, set before any transaction starts.
-    let (since, message) = wake::reported_fault(unsafe { pg_sys::MyDatabaseId })?;
+    let slot = roster::preloaded().then(roster::own_slot).flatten()?;
+    let (since, message) = slot.fault.get()?;
     // Numbers of this size lose less than a microsecond.
     Some(Text::of(&serde_json::json!({ "since": since as f64 / 1e6, "message": message }).to_string()))
 }
@@ -189,6 +220,6 @@ pub unsafe extern "C-unwind" fn webhook_pg_changed(fcinfo: pg_sys::FunctionCallI
             pg_sys::CacheInvalidateRelcacheByRelid(endpoints);
         }
     }
-    wake::wake_at_commit();
+    wake::endpoints_at_commit();
     pg_sys::Datum::null()
 }

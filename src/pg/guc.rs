@@ -62,7 +62,7 @@ pub fn init() {
 
     text(
         c"webhook_pg.databases",
-        c"Databases to serve, separated by commas; empty serves all.",
+        c"Databases to serve, separated by commas; empty or * serves all that have the extension.",
         &DATABASES,
         GucContext::Sighup,
         None,
@@ -284,11 +284,9 @@ pub fn retention() -> Retention {
     }
 }
 
-/// The database that the worker serves: for now the first one named, `postgres` when none is.
-pub fn served_database() -> String {
-    let all = string(&DATABASES);
-    let first = all.split(',').map(str::trim).find(|name| !name.is_empty() && *name != "*");
-    first.unwrap_or("postgres").to_owned()
+/// Names of the databases to serve, separated by commas, as they stand in the configuration.
+pub fn databases() -> Option<CString> {
+    DATABASES.get()
 }
 
 /// Whether http:// receivers are allowed.

@@ -1,6 +1,6 @@
 //! What the worker lets webhook_status() know: why it sends nothing, or not everything, and since when.
 
-use super::wake;
+use super::roster::own_slot;
 use crate::event::Timestamp;
 
 type Fault = (Timestamp, String);
@@ -28,7 +28,9 @@ impl Health {
     pub(super) fn tell(&mut self, met: Option<(Timestamp, &str)>) {
         let fault = met.or_else(|| plain(&self.stopped));
         if fault != plain(&self.told) {
-            wake::report_fault(fault);
+            if let Some(slot) = own_slot() {
+                slot.fault.put(fault);
+            }
             self.told = fault.map(|(since, why)| (since, why.to_owned()));
         }
     }

@@ -7,7 +7,9 @@ mod append;
 pub mod attach;
 pub mod capture;
 mod columns;
+pub mod commands;
 mod condition;
+pub mod databases;
 mod deliveries;
 pub mod durability;
 mod encoding;
@@ -15,10 +17,12 @@ mod expansion;
 pub mod guc;
 mod health;
 pub mod launcher;
+pub mod log;
 mod notice;
 mod preview;
 pub mod prune;
 pub mod report;
+pub mod roster;
 mod rows;
 mod selection;
 pub mod statement;
@@ -55,6 +59,7 @@ pub extern "C-unwind" fn _PG_init() {
     if unsafe { pg_sys::IsBinaryUpgrade || !pg_sys::process_shared_preload_libraries_in_progress } {
         return;
     }
-    wake::init();
+    roster::init();
+    commands::init();
     launcher::register();
 }

@@ -5,26 +5,29 @@
 //! cluster-wide), and holds no transaction, snapshot or lock between rounds.
 //!
 //! ```text
-//! idle ──the extension is here, and is no copy──▶ serving ──dropped, replaced, read failed──▶ idle
+//! started ──the extension is here, and is no copy──▶ serving ──read failed, read only──▶ paused ──▶ serving
+//!    └──absent, a copy──▶ ended ◀──dropped, told to end──┘
 //! ```
 //!
-//! It ends by SIGTERM (`die`: FATAL, exit code 1, so that the postmaster starts it again) or with the postmaster, never
-//! by joining threads.
+//! It ends with exit code 0 where there is nothing to serve or somebody needs the database, by SIGTERM (`die`: FATAL), or with
+//! the postmaster, never by joining threads. The launcher starts the next one.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgrx::prelude::*;
 
 use super::health::Health;
+use super::log::Log;
 use super::prune::Pruner;
+use super::roster::State;
 use super::statement::Statement;
 use super::store::SpiStore;
 use super::thread::{Bell, spawner};
 use super::transaction::{accept_invalidations, transaction};
 use super::wait::Waiter;
-use super::{guc, launcher, wake};
+use super::{guc, roster, wake};
 use crate::engine::Dispatcher;
 use crate::engine::round::Turn;
 use crate::event::Timestamp;
@@ -39,8 +42,8 @@ static ENDPOINT_TABLE: AtomicU32 = AtomicU32::new(0);
 /// The catalogs say that `webhook.endpoint` changed: its rows (webhook.changed() says so), or the table itself.
 static ENDPOINTS_CHANGED: AtomicBool = AtomicBool::new(true);
 
-/// How often the same trouble is logged at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// What pg_stat_activity shows as `backend_type`.
+pub const WORKER_TYPE: &str = "webhook_pg worker";
 
 type Engine = Dispatcher<SpiStore, Pool>;
 
@@ -52,23 +55,34 @@ unsafe extern "C-unwind" {
     fn SignalHandlerForConfigReload(signal: std::ffi::c_int);
 }
 
+/// Installs the handlers of a background process of ours, and lets signals in.
+pub(super) fn handle_signals() {
+    // SAFETY: PostgreSQL's own handlers, or one that calls them.
+    unsafe {
+        pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        pqsignal(libc::SIGTERM, Some(on_sigterm));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+unsafe extern "C-unwind" fn on_sigterm(signal: std::ffi::c_int) {
+    roster::terminated();
+    // SAFETY: PostgreSQL's own handler of this signal.
+    unsafe { die(signal) };
+}
+
 /// Entry point of the worker process.
 #[pg_guard]
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn webhook_pg_worker_main(_arg: pg_sys::Datum) {
+pub extern "C-unwind" fn webhook_pg_worker_main(argument: pg_sys::Datum) {
+    let Some(database) = roster::claim(argument.value() as u64) else { end() };
+    handle_signals();
     // SAFETY: the first steps of every background worker, in this order.
     unsafe {
-        pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
-        pqsignal(libc::SIGTERM, Some(die));
-        pg_sys::BackgroundWorkerUnblockSignals();
-        let database = CString::new(guc::served_database()).unwrap_or_default();
-        pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
         pg_sys::CacheRegisterRelcacheCallback(Some(on_relation_changed), pg_sys::Datum::from(0usize));
     }
-    pin_session();
-    if !wake::announce_worker() {
-        error!("webhook_pg: too many databases are served");
-    }
+    pin_session(c"webhook_pg worker");
     let bell = match Bell::new() {
         Ok(bell) => bell,
         Err(cause) => error!("webhook_pg: no eventfd: {cause}"),
@@ -78,15 +92,21 @@ pub extern "C-unwind" fn webhook_pg_worker_main(_arg: pg_sys::Datum) {
         waiter: Waiter::new(bell),
         engine: None,
         pruner: Pruner::new(is_current),
-        log: Log::default(),
+        log: Log::new(WORKER_TYPE),
         health: Health::default(),
     }
     .run()
 }
 
+/// Ends this process in silence: nothing is wrong, and the launcher knows what to do.
+fn end() -> ! {
+    // SAFETY: no transaction is open.
+    unsafe { proc_exit(0) }
+}
+
 /// Settings that a database or role may carry and that must not reach the worker's own statements, as autovacuum does
 /// it; and plans that do not depend on statistics, which a young outbox does not have.
-fn pin_session() {
+pub(super) fn pin_session(application_name: &'static CStr) {
     let mut pins = vec![
         (c"search_path", c"pg_catalog"),
         (c"statement_timeout", c"0"),
@@ -104,7 +124,7 @@ fn pin_session() {
         (c"jit", c"off"),
         (c"plan_cache_mode", c"force_generic_plan"),
         (c"work_mem", c"16MB"),
-        (c"application_name", c"webhook_pg worker"),
+        (c"application_name", application_name),
     ];
     if cfg!(not(any(feature = "pg15", feature = "pg16"))) {
         pins.push((c"transaction_timeout", c"0"));
@@ -154,6 +174,19 @@ fn is_current() -> bool {
     !ENDPOINTS_CHANGED.load(Ordering::Relaxed) || endpoint_table() == Some(serving)
 }
 
+/// Reads the configuration file again if somebody asked for it.
+pub(super) fn reload_if_asked() -> bool {
+    // SAFETY: flags of this process, set by its signal handler.
+    unsafe {
+        if pg_sys::ConfigReloadPending == 0 {
+            return false;
+        }
+        pg_sys::ConfigReloadPending = 0;
+        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+    }
+    true
+}
+
 struct Worker {
     bell: Bell,
     waiter: Waiter,
@@ -169,15 +202,24 @@ impl Worker {
         let mut by_latch = true;
         loop {
             pgrx::check_for_interrupts!();
-            self.reload_if_asked();
+            if roster::is_to_stop() {
+                end();
+            }
+            if reload_if_asked() {
+                self.configure();
+            }
             by_latch |= wake::take_news();
+            if wake::take_endpoints_changed() {
+                ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
+            }
             let now = Instant::now();
-            let poll = wake::take_recheck() || now >= poll_at;
+            let recheck = wake::take_recheck();
+            let poll = recheck || now >= poll_at;
             if poll {
                 poll_at = now + guc::settings().poll_interval;
             }
-            // A poll begins with a transaction anyway, which accepts them too.
-            if by_latch && !poll {
+            // A poll begins with a transaction anyway, which accepts them too; but after DROP EXTENSION that would fail.
+            if recheck || (by_latch && !poll) {
                 accept_invalidations();
             }
             let wait = self.turn(by_latch, poll).min(self.prune(poll));
@@ -185,7 +227,9 @@ impl Worker {
             self.health.tell(self.engine.as_mut().and_then(Engine::fault));
             let wait = report_activity(self.engine.as_ref().map(Engine::in_flight), wait);
             let listens = self.engine.as_ref().is_some_and(Engine::wants_news);
-            let wait = if wake::listen(listens) { Duration::ZERO } else { wait };
+            // Invalidations that came in the middle of the turn are for the next one.
+            let again = wake::listen(listens) || ENDPOINTS_CHANGED.load(Ordering::Relaxed);
+            let wait = if again { Duration::ZERO } else { wait };
             by_latch = self.waiter.wait(wait).by_latch;
         }
     }
@@ -199,15 +243,7 @@ impl Worker {
         wait
     }
 
-    fn reload_if_asked(&mut self) {
-        // SAFETY: flags of this process, set by its signal handler.
-        unsafe {
-            if pg_sys::ConfigReloadPending == 0 {
-                return;
-            }
-            pg_sys::ConfigReloadPending = 0;
-            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
-        }
+    fn configure(&mut self) {
         if let Some(engine) = &mut self.engine {
             engine.configure(guc::settings());
         }
@@ -217,17 +253,19 @@ impl Worker {
 
     /// One turn. Answers how long nothing will happen by itself.
     fn turn(&mut self, woken: bool, poll: bool) -> Duration {
+        let endpoints_changed = ENDPOINTS_CHANGED.swap(false, Ordering::Relaxed);
+        let gone = endpoints_changed && self.engine.is_some() && self.is_gone();
+        if gone {
+            self.engine = None;
+        }
+        let table = if self.engine.is_none() && (poll || gone) { self.table_to_serve() } else { None };
         if poll && self.is_read_only() {
             self.stops("this database is read only, nothing is sent");
             self.engine = None;
             return Duration::MAX;
         }
-        let endpoints_changed = ENDPOINTS_CHANGED.swap(false, Ordering::Relaxed);
-        if endpoints_changed && self.engine.is_some() && !self.is_still_installed() {
-            self.engine = None;
-        }
-        if self.engine.is_none() && poll {
-            self.engine = self.start_engine();
+        if let Some(table) = table {
+            self.engine = self.start_engine(table);
             if self.engine.is_some() {
                 ENDPOINTS_CHANGED.store(false, Ordering::Relaxed);
                 return self.round(Turn {
@@ -243,16 +281,28 @@ impl Worker {
 
     fn round(&mut self, turn: Turn) -> Duration {
         let Some(engine) = &mut self.engine else { return Duration::MAX };
-        let result = engine.round(turn);
-        if let Some(trouble) = engine.take_trouble() {
-            self.log.warn(&trouble);
+        let (wait, failure) = match engine.round(turn) {
+            Ok(wait) => (Some(wait), None),
+            Err(trouble) => (None, Some(trouble)),
+        };
+        let troubles: Vec<String> = engine.take_trouble().into_iter().chain(failure).collect();
+        if !troubles.is_empty() && self.is_gone() {
+            // DROP EXTENSION in the middle of the turn is no trouble.
+            self.engine = None;
+            self.table_to_serve();
+            return Duration::ZERO;
         }
-        if result.is_ok() {
+        for trouble in &troubles {
+            self.log.warn(trouble);
+        }
+        if wait.is_some() {
             self.health.goes_on();
         }
-        result.unwrap_or_else(|trouble| {
+        wait.unwrap_or_else(|| {
             // Started anew at the next poll; what was in flight is forgotten and sent again.
-            self.stops(&trouble);
+            if let Some(trouble) = troubles.last() {
+                self.health.stops(trouble, wall_clock());
+            }
             self.engine = None;
             Duration::MAX
         })
@@ -278,7 +328,7 @@ impl Worker {
         match found {
             Ok((Some(value), _)) => matches!(value.to_lowercase().as_str(), "on" | "true" | "yes" | "1"),
             Ok((None, Some(true))) if here => {
-                log!("{}: starting anew, because this database is read only no more", launcher::WORKER_TYPE);
+                log!("{}: starting anew, because this database is read only no more", WORKER_TYPE);
                 // SAFETY: no transaction is open. Not 0: a worker that exits with 0 is never started again.
                 unsafe { proc_exit(1) }
             }
@@ -290,37 +340,45 @@ impl Worker {
         }
     }
 
-    /// Whether the extension and its installation row are as they were. Asked only when something changed.
-    fn is_still_installed(&mut self) -> bool {
+    /// Whether the extension or its installation row is not as it was. Asked only when something changed or failed.
+    fn is_gone(&mut self) -> bool {
         let serving = ENDPOINT_TABLE.load(Ordering::Relaxed);
-        transaction(|| Ok(endpoint_table() == Some(serving) && is_own_installation()?)).unwrap_or(false)
+        let same = transaction(|| Ok(endpoint_table() == Some(serving)));
+        same.and_then(|same| Ok(!same || !transaction(is_own_installation)?)).unwrap_or(false)
     }
 
-    /// Starts the engine if the extension is installed here and this is no copy of another database.
-    fn start_engine(&mut self) -> Option<Engine> {
-        let found = transaction(|| {
-            let Some(table) = endpoint_table() else { return Ok(None) };
-            Ok(Some((table, is_own_installation()?)))
+    /// Oid of `webhook.endpoint`. Where the extension is not installed, or in a copy of another database, the worker ends; the
+    /// launcher sends another one when that may have changed.
+    fn table_to_serve(&mut self) -> Option<u32> {
+        // Two transactions: catalogs are seen as they are, tables as they were when the transaction began.
+        let found = transaction(|| Ok(endpoint_table())).and_then(|table| match table {
+            Some(table) => {
+                transaction(is_own_installation).map(|own| if own { Ok(table) } else { Err(State::Copy) })
+            }
+            None => Ok(Err(State::Absent)),
         });
         match found {
-            Ok(None) => None,
-            Ok(Some((_, false))) => {
-                self.log
-                    .warn("this database is a copy, nothing is sent; call webhook_adopt() to make it send");
+            Ok(Ok(table)) => {
+                roster::serving();
+                Some(table)
+            }
+            Ok(Err(state)) => {
+                roster::end_as(state);
+                end()
+            }
+            Err(trouble) => {
+                self.stops(&trouble);
                 None
             }
-            Ok(Some((table, true))) => {
-                ENDPOINT_TABLE.store(table, Ordering::Relaxed);
-                let pool = Pool::new(spawner(), self.bell.ringer());
-                let store = SpiStore::new(is_current, || ENDPOINTS_CHANGED.load(Ordering::Relaxed));
-                match Dispatcher::start(store, pool, guc::settings(), Box::new(chance)) {
-                    Ok(engine) => Some(engine),
-                    Err(trouble) => {
-                        self.stops(&trouble);
-                        None
-                    }
-                }
-            }
+        }
+    }
+
+    fn start_engine(&mut self, table: u32) -> Option<Engine> {
+        ENDPOINT_TABLE.store(table, Ordering::Relaxed);
+        let pool = Pool::new(spawner(), self.bell.ringer());
+        let store = SpiStore::new(is_current, || ENDPOINTS_CHANGED.load(Ordering::Relaxed));
+        match Dispatcher::start(store, pool, guc::settings(), Box::new(chance)) {
+            Ok(engine) => Some(engine),
             Err(trouble) => {
                 self.stops(&trouble);
                 None
@@ -341,7 +399,7 @@ fn is_own_installation() -> Result<bool, String> {
 /// invisible to autovacuum. Answers when to come back at the latest.
 fn report_activity(in_flight: Option<usize>, wait: Duration) -> Duration {
     let text = match in_flight {
-        None => c"waiting for the extension".to_owned(),
+        None => c"paused".to_owned(),
         Some(0) => c"idle".to_owned(),
         Some(count) => CString::new(format!("{count} requests in flight")).unwrap_or_default(),
     };
@@ -369,24 +427,4 @@ fn wall_clock() -> Timestamp {
 /// From 0 to 1, straight from the operating system.
 fn chance() -> f64 {
     getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
-}
-
-/// The same trouble once a minute, and not more than a few different ones.
-#[derive(Default)]
-struct Log {
-    told: Vec<(String, Instant)>,
-}
-
-/// Different lines a minute.
-const MAX_LINES: usize = 10;
-
-impl Log {
-    fn warn(&mut self, trouble: &str) {
-        let now = Instant::now();
-        self.told.retain(|(_, at)| now - *at < LOG_INTERVAL);
-        if self.told.len() < MAX_LINES && !self.told.iter().any(|(text, _)| text == trouble) {
-            warning!("{}: {trouble}", launcher::WORKER_TYPE);
-            self.told.push((trouble.to_owned(), now));
-        }
-    }
 }

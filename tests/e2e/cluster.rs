@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
+use std::time::Duration;
 
 use postgres::{Client, NoTls};
 
 use crate::os::{as_owner, guard, kill, run};
-use crate::wait::{secs, wait_until};
+use crate::wait::{holds, secs, wait_until};
 
 /// Own clusters that run at once, beside the shared one.
 const OWN_CLUSTERS: usize = 2;
@@ -97,7 +98,7 @@ impl Cluster {
         cluster
     }
 
-    /// Appends to postgresql.conf; the last line for a name wins.
+    /// What every cluster has, and these settings.
     fn configure(&self, settings: &[(&str, &str)]) {
         let home = self.home.to_str().expect("a temporary directory with a UTF-8 name");
         let base = [
@@ -108,13 +109,8 @@ impl Cluster {
             ("max_prepared_transactions", "20"),
             ("log_line_prefix", "%m [%p] %b "),
         ];
-        let mut conf = String::new();
-        for (name, value) in base.iter().chain(settings) {
-            conf.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
-        }
-        let path = self.data().join("postgresql.conf");
-        let mut file = OpenOptions::new().append(true).open(path).expect("open postgresql.conf");
-        file.write_all(conf.as_bytes()).expect("write postgresql.conf");
+        self.change(&base);
+        self.change(settings);
     }
 
     /// Starts the server and waits until it accepts connections.
@@ -224,6 +220,43 @@ impl Cluster {
             [row] => Some(row.get::<_, i32>(0).unsigned_abs()),
             _ => None,
         }
+    }
+
+    /// The databases that a worker is in, in order.
+    pub fn served(&self) -> Vec<String> {
+        let query = "SELECT datname::text FROM pg_catalog.pg_stat_activity
+                      WHERE backend_type = 'webhook_pg worker' ORDER BY datname";
+        let rows = self.connect().query(query, &[]).expect("the workers");
+        rows.iter().filter_map(|row| row.get::<_, Option<String>>(0)).collect()
+    }
+
+    /// Waits until exactly these databases, given in order, have a worker.
+    #[track_caller]
+    pub fn wait_until_served(&self, databases: &[&str], deadline: Duration) {
+        wait_until(&format!("{databases:?} are served"), deadline, || {
+            let served = self.served();
+            holds(served == databases, || format!("{served:?}"))
+        });
+    }
+
+    /// Appends to postgresql.conf, which the server reads when it starts; the last line for a name wins.
+    pub fn change(&self, settings: &[(&str, &str)]) {
+        let mut conf = String::new();
+        for (name, value) in settings {
+            conf.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        }
+        self.append("postgresql.conf", &conf);
+    }
+
+    /// The server, which must be down, comes up as a standby that follows nobody.
+    pub fn make_standby(&self) {
+        self.append("standby.signal", "");
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).expect("write to the data directory");
     }
 
     /// A program of this PostgreSQL, run as the owner of the cluster, with PGDATA set.

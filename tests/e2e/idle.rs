@@ -1,4 +1,4 @@
-//! What the worker costs when there is nothing to do.
+//! What the worker and the launcher cost when there is nothing to do.
 
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ fn an_idle_worker_takes_no_transaction_id_and_writes_no_wal() {
     // Whatever else writes WAL by itself is off: autovacuum, timed checkpoints, and the background writer's notes
     // for standbys, which wal_level = minimal spares.
     let cluster = Cluster::start(&[
+        // The launcher looks at all databases.
+        ("webhook_pg.databases", ""),
         ("autovacuum", "off"),
         ("checkpoint_timeout", "1h"),
         ("wal_level", "minimal"),
