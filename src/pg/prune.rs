@@ -9,6 +9,7 @@ use pgrx::spi::SpiClient;
 
 use super::rows::{cell, fine, required, xid_from_sql, xid_to_sql};
 use super::statement::Statement;
+use super::store;
 use super::transaction::{limit_waiting, transaction};
 use crate::event::{Place, Timestamp};
 use crate::position::Snapshot;
@@ -92,7 +93,7 @@ impl Pruner {
     /// A pruner. `is_current` as in [`SpiStore::new`](super::store::SpiStore::new).
     pub fn new(is_current: fn() -> bool) -> Self {
         Self {
-            snapshot: statement!("snapshot"),
+            snapshot: store::snapshot(),
             positions: statement!("prune_positions"),
             due: statement!("prune_due"),
             events: statement!("prune_events"),
