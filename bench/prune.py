@@ -78,8 +78,11 @@ def main() -> None:
             holder.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class;\n")
             holder.stdin.flush()
             time.sleep(1)
-        before, started = int(psql.value(OLD)), time.monotonic()
+        before = int(psql.value(OLD))
         keep("1h")
+        # A worker that found nothing looks again after a minute at most.
+        psql.wait_until("the beginning of pruning", lambda: int(psql.value(OLD)) < before, 90, 0.01)
+        before, started = int(psql.value(OLD)), time.monotonic()
         figures = latencies(options.seconds)
         took = time.monotonic() - started
         after = int(psql.value(OLD))

@@ -48,11 +48,10 @@ pub struct Horizon {
 }
 
 impl Horizon {
-    /// What all of these snapshots see: what has completed, and the `done` of each position.
-    pub fn of(now: &Snapshot, done: &[Snapshot]) -> Self {
-        let all = || done.iter().chain([now]);
-        let below = all().map(Snapshot::xmax).min().unwrap_or(0);
-        let running = all().flat_map(|snapshot| snapshot.xip().iter().copied());
+    /// What all of these snapshots see: the `done` of each position, and what has completed.
+    pub fn of(snapshots: &[Snapshot]) -> Self {
+        let below = snapshots.iter().map(Snapshot::xmax).min().unwrap_or(0);
+        let running = snapshots.iter().flat_map(|snapshot| snapshot.xip().iter().copied());
         let mut except: Vec<u64> = running.filter(|xid| *xid < below).collect();
         except.sort_unstable();
         except.dedup();
@@ -134,15 +133,14 @@ mod tests {
 
     #[test]
     fn what_one_position_has_not_consumed_is_not_over() {
-        let done = [snapshot("100:120:100,110"), snapshot("90:115:90")];
-        let horizon = Horizon::of(&snapshot("105:130:105"), &done);
+        let horizon = Horizon::of(&["105:130:105", "100:120:100,110", "90:115:90"].map(snapshot));
         assert_eq!(horizon, Horizon { below: 115, except: vec![90, 100, 105, 110] });
     }
 
     #[test]
     fn the_horizon_is_exactly_what_all_snapshots_see() {
         let all = ["5:9:5,7", "4:12:4,6,10", "8:8:"].map(snapshot);
-        let horizon = Horizon::of(&all[0], &all[1..]);
+        let horizon = Horizon::of(&all);
         for xid in 1..20 {
             let seen_by_all = all.iter().all(|snapshot| snapshot.sees(xid));
             assert_eq!(xid < horizon.below && !horizon.except.contains(&xid), seen_by_all, "{xid}");
@@ -160,7 +158,8 @@ mod tests {
 
     #[test]
     fn without_positions_all_that_has_completed_is_consumed() {
-        assert_eq!(Horizon::of(&snapshot("7:9:7"), &[]), Horizon { below: 9, except: vec![7] });
+        assert_eq!(Horizon::of(&[snapshot("7:9:7")]), Horizon { below: 9, except: vec![7] });
+        assert_eq!(Horizon::of(&[]).below, 0, "who knows nothing deletes nothing");
     }
 
     fn step(xid: u64, passed: u64, kept: u64, ms: u64) -> Step {

@@ -1,6 +1,8 @@
--- From where on endpoints still need the outbox: the snapshots up to which everything is consumed. Of the head's only when an
--- endpoint follows it; an inactive endpoint needs nothing.
-SELECT DISTINCT p.done::pg_catalog.text
+-- From where on endpoints still need the outbox: the snapshots up to which everything is consumed, and what has completed at all. The
+-- head's only when an endpoint follows it; an inactive endpoint needs nothing.
+SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text
+UNION
+SELECT p.done::pg_catalog.text
   FROM webhook.position p
  WHERE CASE WHEN p.endpoint_id = 0
             THEN EXISTS (SELECT FROM webhook.endpoint e

@@ -9,7 +9,6 @@ use pgrx::spi::SpiClient;
 
 use super::rows::{cell, fine, required, xid_from_sql, xid_to_sql};
 use super::statement::Statement;
-use super::store;
 use super::transaction::{limit_waiting, transaction};
 use crate::event::{Place, Timestamp};
 use crate::position::Snapshot;
@@ -34,7 +33,6 @@ macro_rules! statement {
 
 /// Prunes the tables of one database.
 pub struct Pruner {
-    snapshot: Statement,
     positions: Statement,
     due: Statement,
     events: Statement,
@@ -93,7 +91,6 @@ impl Pruner {
     /// A pruner. `is_current` as in [`SpiStore::new`](super::store::SpiStore::new).
     pub fn new(is_current: fn() -> bool) -> Self {
         Self {
-            snapshot: store::snapshot(),
             positions: statement!("prune_positions"),
             due: statement!("prune_due"),
             events: statement!("prune_events"),
@@ -254,13 +251,9 @@ impl Pruner {
     }
 
     fn horizon(&self, client: &SpiClient<'_>) -> Horizon {
-        let texts = |statement: &Statement| -> Vec<Snapshot> {
-            let rows = fine(statement.read(client, &[]));
-            rows.map(|row| fine(Snapshot::parse(&required::<String>(&row, 1)))).collect()
-        };
-        let now = texts(&self.snapshot);
-        let now = fine(now.first().ok_or("no snapshot"));
-        Horizon::of(now, &texts(&self.positions))
+        let rows = fine(self.positions.read(client, &[]));
+        let snapshots = rows.map(|row| fine(Snapshot::parse(&required::<String>(&row, 1))));
+        Horizon::of(&snapshots.collect::<Vec<_>>())
     }
 }
 

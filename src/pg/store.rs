@@ -63,11 +63,6 @@ struct Statements {
     clear_failing: Statement,
 }
 
-/// What had completed when the transaction began.
-pub(super) fn snapshot() -> Statement {
-    statement!("snapshot")
-}
-
 /// The store of this process's database.
 pub struct SpiStore {
     statements: Statements,
@@ -90,7 +85,7 @@ impl SpiStore {
                 head: statement!("head"),
                 endpoints: statement!("endpoints"),
                 endpoint_configs: statement!("endpoint_configs"),
-                snapshot: snapshot(),
+                snapshot: statement!("snapshot"),
                 plan: statement!("plan"),
                 plan_part: statement!("plan_part"),
                 search: statement!("search"),
