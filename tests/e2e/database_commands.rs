@@ -11,8 +11,9 @@ use crate::wire::Reply;
 /// No such command may take longer.
 const LIMIT: Duration = secs(2);
 
+/// Without fsync: the disk's moods are not what is timed.
 fn start() -> Cluster {
-    Cluster::start(&[("webhook_pg.databases", "")])
+    Cluster::start(&[("webhook_pg.databases", ""), ("fsync", "off")])
 }
 
 /// A served database whose requests hang.
@@ -179,7 +180,6 @@ fn who_may_not_drop_or_copy_a_database_does_not_stop_its_worker() {
 
 #[test]
 fn databases_come_and_go_one_after_the_other_while_the_launcher_looks_into_them() {
-    // Without fsync: the disk's moods are not what is timed.
     let settings = [("webhook_pg.databases", ""), ("webhook_pg.poll_interval", "100ms"), ("fsync", "off")];
     let cluster = Cluster::start(&settings);
     let mut client = cluster.connect();
