@@ -286,7 +286,7 @@ impl Worker {
             Err(trouble) => (None, Some(trouble)),
         };
         let troubles: Vec<String> = engine.take_trouble().into_iter().chain(failure).collect();
-        if !troubles.is_empty() && self.is_gone() {
+        if !troubles.is_empty() && is_dropped().unwrap_or(false) {
             // DROP EXTENSION in the middle of the turn is no trouble.
             self.engine = None;
             self.table_to_serve();
@@ -342,9 +342,7 @@ impl Worker {
 
     /// Whether the extension or its installation row is not as it was. Asked only when something changed or failed.
     fn is_gone(&mut self) -> bool {
-        let serving = ENDPOINT_TABLE.load(Ordering::Relaxed);
-        let same = transaction(|| Ok(endpoint_table() == Some(serving)));
-        same.and_then(|same| Ok(!same || !transaction(is_own_installation)?)).unwrap_or(false)
+        is_dropped().and_then(|dropped| Ok(dropped || !transaction(is_own_installation)?)).unwrap_or(false)
     }
 
     /// Oid of `webhook.endpoint`. Where the extension is not installed, or in a copy of another database, the worker ends; the
@@ -385,6 +383,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether the extension is not the one that is served.
+fn is_dropped() -> Result<bool, String> {
+    let serving = ENDPOINT_TABLE.load(Ordering::Relaxed);
+    transaction(|| Ok(endpoint_table() != Some(serving)))
 }
 
 /// Whether the installation row names this cluster and this database.
