@@ -74,7 +74,9 @@ impl Store for Disk {
         let mut ledger = ledger.clone();
         ledger.settled.retain(|row| !held.deliveries.contains(&(row.endpoint, row.place)));
         database.apply(&ledger);
-        self.network.borrow_mut().written(&ledger);
+        let mut network = self.network.borrow_mut();
+        network.written(&ledger);
+        network.kept.extend(&held.deliveries);
         Ok(held)
     }
 
