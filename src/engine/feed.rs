@@ -12,7 +12,7 @@ use super::limits::Limits;
 use super::reader::Reader;
 use super::round::{Flight, Turn};
 use super::search::Search;
-use super::store::{Audience, Kind, Plan, Reading};
+use super::store::{Audience, Kind, Plan, Reading, Settled};
 use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
 use crate::settings::Settings;
@@ -25,6 +25,8 @@ pub(super) struct Desk<'a> {
     pub(super) head: &'a mut Reader,
     pub(super) lanes: &'a mut Lanes,
     pub(super) flights: &'a mut HashMap<u64, Flight>,
+    /// Outcomes that are not written yet because somebody's transaction holds their rows.
+    pub(super) held: &'a [(Settled, (i64, Task))],
     /// A commit may have brought events that no snapshot of the head sees yet.
     pub(super) fresh: &'a mut bool,
     /// Events to fetch at a time.

@@ -227,6 +227,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             head: &mut self.head,
             lanes: &mut self.lanes,
             flights: &mut self.flights,
+            held: &self.held,
             fresh: &mut self.fresh,
             chunk: &mut self.chunk,
             unfinished: false,

@@ -15,7 +15,7 @@ use crate::os::{as_owner, guard, kill, run};
 use crate::wait::{holds, secs, wait_until};
 
 /// Own clusters that run at once, beside the shared one.
-const OWN_CLUSTERS: usize = 2;
+const OWN_CLUSTERS: usize = 3;
 
 /// How the server is stopped, in the words of `pg_ctl stop`.
 #[derive(Debug, Clone, Copy)]

@@ -88,6 +88,29 @@ fn a_replay_to_a_dead_endpoint_costs_probes_and_no_more() {
 }
 
 #[test]
+fn an_outcome_whose_row_is_free_again_before_it_is_written_is_not_sent_a_second_time() {
+    let mut world = tiny();
+    world.behave(1, Behaviour::Failing);
+    world.emit("a.created", 1);
+    world.advance(100 * MILLISECOND);
+    world.behave(1, Behaviour::Slow);
+    while world.net_ref().in_flight() == 0 {
+        world.advance(20 * MILLISECOND);
+    }
+    world.db().hold(1);
+    // It has landed, and could not be written.
+    while world.net_ref().kept.is_empty() {
+        world.advance(MILLISECOND);
+    }
+    world.db().held.clear();
+    // As when another endpoint changes: what is due is looked for again.
+    world.db().changed = true;
+    world.advance(MINUTE);
+    assert_eq!((sent(&world, 1), received(&world, 1)), (2, 1));
+    assert!(world.is_drained());
+}
+
+#[test]
 fn an_outcome_whose_row_is_held_is_written_when_it_is_free_and_holds_up_nothing() {
     let mut world = tiny();
     world.behave(1, Behaviour::Failing);

@@ -122,7 +122,10 @@ impl Desk<'_> {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
             let flights = &*self.flights;
             let row_of = |ticket: &u64| flights.get(ticket)?.task.row.map(|row| row.id);
-            let at_work: Vec<i64> = lane.flying.values().filter_map(row_of).collect();
+            // What is held has landed, and its row may be free again by now.
+            let held =
+                self.held.iter().filter(|(row, _)| row.endpoint == id).filter_map(|(row, _)| row.delivery);
+            let at_work: Vec<i64> = lane.flying.values().filter_map(row_of).chain(held).collect();
             if lane.retries.is_empty() && lane.next_due.is_some_and(|due| due <= now) {
                 let limit = lane.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
                 let limit = 2 * lane.slots(limit);
