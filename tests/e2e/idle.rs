@@ -57,7 +57,12 @@ fn an_idle_worker_takes_no_transaction_id_and_writes_no_wal() {
     std::thread::sleep(Duration::from_secs(seconds));
     let after = footprint(&mut client);
     assert_eq!(before.1, after.1, "the next transaction id moved");
-    assert_eq!(before.0, after.0, "WAL was written:\n{}", cluster.wal_records(&before.0, &after.0));
+    if before.0 != after.0 {
+        let records = cluster.wal_records(&before.0, &after.0);
+        // With checksums, the default since PostgreSQL 18, the first reader of a page after a checkpoint may write it.
+        let is_hint = |line: &str| line.contains("FPI_FOR_HINT") || line.trim().is_empty();
+        assert!(records.lines().all(is_hint), "WAL was written:\n{records}");
+    }
     let transactions = after.2 - before.2;
     // Two each poll, and one each minute that looks for what can be pruned.
     let limit = i64::try_from(2 * (seconds / POLL + 2) + seconds / 60 + 2).unwrap();
