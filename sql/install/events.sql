@@ -70,11 +70,7 @@ END $$;
 
 -- Whether a transaction that is open has changed or locked the row with this xmax, which is not 0. The worker leaves such a row alone instead
 -- of waiting for somebody's COMMIT.
-CREATE FUNCTION webhook.is_held(xmax xid) RETURNS boolean LANGUAGE sql VOLATILE AS $$
-    SELECT EXISTS (SELECT FROM pg_catalog.pg_locks AS l
-                    WHERE l.locktype OPERATOR(pg_catalog.=) 'transactionid' AND l.transactionid OPERATOR(pg_catalog.=) $1
-                      AND l.granted AND l.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())
-$$;
+CREATE FUNCTION webhook.is_held(xmax xid) RETURNS boolean LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'is_held_wrapper';
 
 -- ---- Selection -----------------------------------------------------------------------------------------------------
 

@@ -177,6 +177,19 @@ fn why_no_worker() -> Text {
     })
 }
 
+/// Whether another transaction of this id, or a subtransaction, is open; also a prepared one. The number of a multixact, which
+/// looks the same, may be taken for one: then its row waits a little longer.
+#[pg_extern(sql = false)]
+fn is_held(xmax: pg_sys::TransactionId) -> bool {
+    // SAFETY: look-ups in shared memory; an id that was not given out yet has no place in pg_xact to look at.
+    unsafe {
+        let next = pg_sys::TransactionId::from(pg_sys::ReadNextFullTransactionId().value as u32);
+        pg_sys::TransactionIdPrecedes(xmax, next)
+            && !pg_sys::TransactionIdIsCurrentTransactionId(xmax)
+            && pg_sys::TransactionIdIsInProgress(xmax)
+    }
+}
+
 /// What holds up sending, as JSON: `since` in seconds since 1970, and `message`. Null: nothing does.
 #[pg_extern(sql = false)]
 fn sending_fault() -> Option<Text> {
