@@ -4,16 +4,14 @@ The slow ones share what waits for them. The time runs from the commit of the 2,
 """
 
 import argparse
-import contextlib
-import socket
 import statistics
 import sys
-import threading
 import time
 
 import nginx
 import processes
 import psql
+import sink
 
 SLOW = 10
 SET_UP = """
@@ -25,20 +23,6 @@ SELECT webhook_register(url => '{fast}/fast', events => '{{fast.*}}', name => 'f
 SELECT webhook_register(url => 'http://127.0.0.1:{slow}/', events => '{{slow.*}}', name => 'slow' || n, timeout => '10 s')
   FROM generate_series(1, {count}) n;
 """
-
-
-def silence() -> int:
-    """The port of a receiver that accepts connections and never says a word."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    held = []
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                held.append(listener.accept())
-
-    threading.Thread(target=accept, daemon=True).start()
-    return listener.getsockname()[1]
 
 
 def one_round(receiver: nginx.Nginx, events: int) -> float:
@@ -66,7 +50,7 @@ def main() -> int:
     steal = processes.Steal()
     body, waiting = [], 0
     with nginx.running(False) as receiver:
-        psql.execute(SET_UP.format(fast=receiver.url, slow=silence(), count=SLOW))
+        psql.execute(SET_UP.format(fast=receiver.url, slow=sink.silence(), count=SLOW))
         one_round(receiver, options.events)
         alone = None
         for number in map(int, options.waiting.split(",")):

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 import selectors
 import socket
+import threading
 import time
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -64,6 +65,19 @@ def probe(port: int, every: float, seconds: float) -> multiprocessing.Process:
     process = multiprocessing.Process(target=_probe, args=(port, every, seconds), daemon=True)
     process.start()
     return process
+
+
+def silence() -> int:
+    """The port of a receiver that accepts connections and never says a word."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    held = []
+
+    def accept() -> None:
+        while True:
+            held.append(listener.accept())
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener.getsockname()[1]
 
 
 class Sink:

@@ -67,6 +67,8 @@ pub struct Dispatcher<S, T> {
     /// Outcomes that are written and that a crash may undo all the same.
     at_risk: usize,
     write_after: Timestamp,
+    /// When positions may be saved again.
+    save_after: Timestamp,
     /// Where the last turn stopped handing out slots, for each class of endpoints.
     turn_of: [i64; 3],
     /// The clock of the last turn.
@@ -112,6 +114,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             held_until: Timestamp::MIN,
             at_risk: 0,
             write_after: Timestamp::MIN,
+            save_after: Timestamp::MIN,
             turn_of: [0; 3],
             clock: Timestamp::MIN,
             chunk: Limits::default().first_chunk,

@@ -190,6 +190,20 @@ impl Ledger {
             && self.disabled.is_empty()
             && self.failing.is_empty()
     }
+
+    /// The endpoints of which it says more than outcomes; the head is none.
+    pub fn endpoints(&self) -> impl Iterator<Item = i64> + '_ {
+        let moved = self.positions.iter().map(|(id, _)| *id).filter(|id| *id != 0);
+        let disabled = self.disabled.iter().map(|(id, _)| *id);
+        moved.chain(self.joined.iter().copied()).chain(disabled).chain(self.failing.keys().copied())
+    }
+
+    /// Whether its positions may be written. They hold only together: one that has left the head and has no position of
+    /// its own in the store would after a crash go on where the head stands.
+    pub fn may_move(&self, held: &Held) -> bool {
+        let moved = self.positions.iter().map(|(id, _)| id).chain(&self.joined);
+        moved.into_iter().all(|id| !held.endpoints.contains(id))
+    }
 }
 
 /// What was not written of a ledger because a transaction that is open holds it: nobody waits for somebody's COMMIT.

@@ -195,9 +195,10 @@ impl SpiStore {
         self.write_attempts(client, first.iter().chain(&again).copied())?;
         self.selection.write(client)?;
         let is_free = |id: &i64| !held.endpoints.contains(id);
-        let moved = ledger.positions.iter().filter(|(id, _)| is_free(id));
+        let (positions, joined): (&[_], &[_]) =
+            if ledger.may_move(&held) { (&ledger.positions, &ledger.joined) } else { (&[], &[]) };
         let (ids, positions): (Vec<i64>, Vec<&Position>) =
-            moved.map(|(id, position)| (*id, position)).unzip();
+            positions.iter().map(|(id, position)| (*id, position)).unzip();
         if !ids.is_empty() {
             let done: Vec<String> = positions.iter().map(|p| p.done.to_string()).collect();
             let upto: Vec<Option<String>> =
@@ -205,9 +206,8 @@ impl SpiStore {
             let seq: Vec<i64> = positions.iter().map(|p| p.seq).collect();
             s.write_positions.write(client, &[ids.into(), done.into(), upto.into(), seq.into()])?;
         }
-        let joined: Vec<i64> = ledger.joined.iter().copied().filter(is_free).collect();
         if !joined.is_empty() {
-            s.join_head.write(client, &[joined.into()])?;
+            s.join_head.write(client, &[joined.to_vec().into()])?;
         }
         let disabled: Vec<&(i64, String)> = ledger.disabled.iter().filter(|(id, _)| is_free(id)).collect();
         for (id, reason) in &disabled {
@@ -235,10 +235,7 @@ impl SpiStore {
             };
             held.deliveries = rows.map(|row| (required(&row, 1), place(&row))).collect();
         }
-        let positions = ledger.positions.iter().map(|(id, _)| *id).filter(|id| *id != 0);
-        let endpoints = positions.chain(ledger.joined.iter().copied());
-        let endpoints = endpoints.chain(ledger.disabled.iter().map(|(id, _)| *id));
-        let endpoints: Vec<i64> = endpoints.chain(ledger.failing.keys().copied()).collect();
+        let endpoints: Vec<i64> = ledger.endpoints().collect();
         if !endpoints.is_empty() {
             let rows = fine(self.statements.held_endpoints.read(client, &[endpoints.into()]));
             held.endpoints = rows.map(|row| required(&row, 1)).collect();

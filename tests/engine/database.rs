@@ -86,6 +86,8 @@ pub struct Database {
     pub deliveries: BTreeMap<(i64, Place), Row>,
     /// Deliveries that somebody's open transaction holds.
     pub held: HashSet<(i64, Place)>,
+    /// Endpoints that somebody's open transaction holds.
+    pub held_endpoints: HashSet<i64>,
     pub pending: BTreeSet<(i64, Timestamp, Place)>,
     /// Since when endpoints have only failed.
     pub failing: BTreeMap<i64, Timestamp>,
@@ -121,6 +123,7 @@ impl Database {
             positions: BTreeMap::from([(0, Position::new(snapshot))]),
             deliveries: BTreeMap::new(),
             held: HashSet::new(),
+            held_endpoints: HashSet::new(),
             pending: BTreeSet::new(),
             failing: BTreeMap::new(),
             owed: BTreeSet::new(),
@@ -357,9 +360,16 @@ impl Database {
         self.woken = true;
     }
 
-    /// Somebody's open transaction holds all deliveries that the endpoint has now.
+    /// Somebody's open transaction holds the endpoint and all deliveries that it has now.
     pub fn hold(&mut self, id: i64) {
         self.held.extend(self.deliveries.keys().filter(|(endpoint, _)| *endpoint == id));
+        self.held_endpoints.insert(id);
+    }
+
+    /// That transaction has ended.
+    pub fn release(&mut self) {
+        self.held.clear();
+        self.held_endpoints.clear();
     }
 
     // ---- the worker's statements --------------------------------------------------------------------------------

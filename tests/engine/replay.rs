@@ -102,7 +102,7 @@ fn an_outcome_whose_row_is_free_again_before_it_is_written_is_not_sent_a_second_
     while world.net_ref().kept.is_empty() {
         world.advance(MILLISECOND);
     }
-    world.db().held.clear();
+    world.db().release();
     // As when another endpoint changes: what is due is looked for again.
     world.db().changed = true;
     world.advance(MINUTE);
@@ -127,7 +127,7 @@ fn an_outcome_whose_row_is_held_is_written_when_it_is_free_and_holds_up_nothing(
     world.advance(MINUTE);
     assert_eq!(world.db().pending.len(), 3);
     assert!(received(&world, 1) >= 51, "{}", received(&world, 1));
-    world.db().held.clear();
+    world.db().release();
     world.advance(MINUTE);
     assert_eq!((world.db().pending.len(), received(&world, 1)), (0, 53));
     assert!(world.is_drained());

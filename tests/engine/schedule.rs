@@ -184,7 +184,7 @@ fn step(world: &mut World, op: &Op, last_id: &mut i64) {
             let id = chosen(world, *n);
             world.db().hold(id);
         }
-        Op::Release => world.db().held.clear(),
+        Op::Release => world.db().release(),
         Op::Round => world.round(),
         Op::Advance(by) => world.advance(*by),
         Op::Crash => world.crash(),

@@ -1,7 +1,7 @@
 //! The store as the engine has it: what the worker's statements read and write in the model database.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,10 +69,16 @@ impl Store for Disk {
                 .map(|row| (row.endpoint, row.place))
                 .filter(|p| database.held.contains(p))
                 .collect(),
-            endpoints: HashSet::new(),
+            endpoints: ledger.endpoints().filter(|id| database.held_endpoints.contains(id)).collect(),
         };
         let mut ledger = ledger.clone();
         ledger.settled.retain(|row| !held.deliveries.contains(&(row.endpoint, row.place)));
+        if !ledger.may_move(&held) {
+            ledger.positions.clear();
+            ledger.joined.clear();
+        }
+        ledger.disabled.retain(|(id, _)| !held.endpoints.contains(id));
+        ledger.failing.retain(|id, _| !held.endpoints.contains(id));
         database.apply(&ledger);
         let mut network = self.network.borrow_mut();
         network.written(&ledger);

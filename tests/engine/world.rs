@@ -272,7 +272,7 @@ impl World {
             let mut db = self.db();
             db.commit_all();
             (db.failing_writes, db.failing_reads) = (0, 0);
-            db.held.clear();
+            db.release();
         }
         self.net().behaviours.clear();
         let mut rounds = 0;

@@ -15,6 +15,10 @@ use crate::outcome::State;
 const WRITE_RETRY: Duration = Duration::from_secs(1);
 /// Wait before an outcome is written that somebody's open transaction holds.
 const HELD_RETRY: Duration = Duration::from_millis(500);
+/// How often positions are saved at the most. Old ones are of no use to anybody, but while some transaction has an old
+/// snapshot none of their versions can be removed, and every look at the row passes them all. What a crash takes back
+/// with an old position is read again, and is not sent again: it has its delivery row.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How long an outcome may wait for others to be written with.
 const GROUP_WAIT: Duration = Duration::from_millis(5);
 
@@ -75,8 +79,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.ledger.joined.clear();
         // Not before the change was read: an endpoint that starts anew at the present has a position in the store that must
         // not be overwritten.
-        if !turn.endpoints_changed {
+        if !turn.endpoints_changed && (turn.poll || turn.now >= self.save_after) {
             self.note_positions();
+            self.save_after = turn.now.saturating_add(micros(SAVE_EVERY));
         }
         if self.ledger.is_empty() {
             return true;
@@ -127,8 +132,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             self.held_until = self.clock.saturating_add(micros(HELD_RETRY));
         }
         let is_free = |id: &i64| !held.endpoints.contains(id);
-        ledger.positions.retain(|(id, _)| is_free(id));
-        ledger.joined.retain(is_free);
+        if !ledger.may_move(held) {
+            ledger.positions.clear();
+            ledger.joined.clear();
+        }
         let (disabled, later): (Vec<_>, Vec<_>) =
             ledger.disabled.into_iter().partition(|(id, _)| is_free(id));
         self.ledger.disabled = later;

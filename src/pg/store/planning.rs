@@ -21,7 +21,7 @@ const SHORT: usize = 1024;
 /// Transactions that are few.
 const FEW: usize = 16;
 /// Rows to look at of a long leg at a time: some milliseconds.
-const PART: usize = 16 * 1024;
+const PART: usize = 4 * 1024;
 /// The same while all types are wanted, as far as known: whoever wants them may soon have enough.
 const FIRST_PART: usize = 1024;
 
