@@ -75,7 +75,10 @@ def main() -> int:
     arguments.add_argument("--seconds", type=int, default=20)
     arguments.add_argument("--held", action="store_true", help="a transaction that wrote, with a snapshot, stays open meanwhile")
     arguments.add_argument("--beside", type=int, default=0, help="rows that one transaction writes meanwhile, for another endpoint")
-    arguments.add_argument("--unattached", action="store_true", help="these rows are of a table that is not attached: what they cost anyway")
+    arguments.add_argument(
+        "--control", choices=["plain", "twice"],
+        help="these rows are of a table that is not attached: what they cost anyway; twice: with a second INSERT of the same text",
+    )
     arguments.add_argument("--backlog", type=int, default=0, help="events that wait for another endpoint, which is resumed with the first change")
     arguments.add_argument("--hanging", type=int, default=0, help="endpoints that never answer and want everything, too")
     arguments.add_argument("--scoped", type=int, default=0, help="endpoints that want other locations than that of the changes")
@@ -122,14 +125,22 @@ def main() -> int:
     if options.beside:
         nginx_running = nginx.running(False)
         other = nginx_running.__enter__()
-        attach = "" if options.unattached else "SELECT webhook_attach('bulk');"
+        attach = "" if options.control else "SELECT webhook_attach('bulk');"
         psql.execute(
             f"""CREATE TABLE bulk (id bigint PRIMARY KEY, note text); {attach}
                 SELECT webhook_update(id, '{{"events": ["contact.*"]}}') FROM webhook.endpoints;
                 SELECT webhook_register(url => '{other.url}/bulk', events => '{{bulk.*}}', name => 'bulk')"""
         )
         bulk = subprocess.Popen(psql.PSQL, stdin=subprocess.PIPE, text=True)
-        bulk.stdin.write(f"INSERT INTO bulk SELECT n, repeat('x', 300) FROM generate_series(1, {options.beside}) n;\n")
+        rows = f"SELECT n, repeat('x', 300) FROM generate_series(1, {options.beside}) n"
+        if options.control == "twice":
+            psql.execute("CREATE TABLE copy (id bigint PRIMARY KEY, data text)")
+            bulk.stdin.write(
+                f"""WITH row AS (INSERT INTO bulk {rows} RETURNING *)
+                    INSERT INTO copy SELECT id, json_build_object('type', 'bulk.created', 'data', row)::text FROM row;\n"""
+            )
+        else:
+            bulk.stdin.write(f"INSERT INTO bulk {rows};\n")
         bulk.stdin.close()
 
     if options.backlog:
@@ -169,7 +180,7 @@ def main() -> int:
         ranges[rate] = range(next_id, next_id + count)
         next_id += count
         try:
-            total = next_id + (1000 if options.hanging else 0) + (1 if options.scoped else 0) + (0 if options.unattached else options.beside)
+            total = next_id + (1000 if options.hanging else 0) + (1 if options.scoped else 0) + (0 if options.control else options.beside)
             psql.wait_until("all deliveries", lambda total=total: int(psql.value(delivered)) >= total, 30 + options.beside / 2000)
         except TimeoutError as problem:
             print(f"\n{problem}", file=sys.stderr)
@@ -212,6 +223,7 @@ def main() -> int:
             ("statement sent → receiver", sent, arrived),
             ("commit → receiver", committed, arrived),
             ("commit → request begins", committed, begun),
+            ("commit acknowledged → receiver", {key: at[0] for key, at in acknowledged.items()}, arrived),
         ):
             waits = [(until[key][0] - since[key]) / 1000 for key in got if key in until]
             shown = [f"{psql.percentile(waits, share):.2f}" for share in (0.5, 0.99, 1.0)] if waits else ["–"] * 3
