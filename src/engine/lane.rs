@@ -254,18 +254,25 @@ impl Lane {
         Some(at.max(self.rate.map_or(Timestamp::MIN, |rate| rate.next_at())))
     }
 
-    /// The next delivery to try: what is due before what is new or asked for, which take turns.
-    pub fn next_task(&mut self, now: Timestamp) -> Option<Task> {
+    /// The next delivery to try: what is due before what is new or asked for, which take turns. `may_repeat`: also one that
+    /// has a row.
+    pub fn next_task(&mut self, now: Timestamp, may_repeat: bool) -> Option<Task> {
         let (order, flying) = (&mut self.order, &self.flying);
         let is_flying = |place| flying.contains_key(&place);
         let retry = self.retries.iter().position(|task| order.admits_retry(&task.event, is_flying));
-        if let Some(task) = retry.and_then(|at| self.retries.remove(at)) {
-            return Some(task);
+        if let Some(at) = retry {
+            if may_repeat {
+                return self.retries.remove(at);
+            }
+            if order.rule() != Ordering::None {
+                return None;
+            }
         }
         if self.is_crowded || !self.breaker.admits(now) {
             return None;
         }
-        let replay = if self.replayed && !self.queue.is_empty() { None } else { self.replays.pop_front() };
+        let waits = !may_repeat || (self.replayed && !self.queue.is_empty());
+        let replay = if waits { None } else { self.replays.pop_front() };
         self.replayed = replay.is_some();
         replay.or_else(|| self.order.next(&mut self.queue))
     }

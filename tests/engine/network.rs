@@ -79,10 +79,8 @@ pub struct Network {
     waiting: VecDeque<Job>,
     /// Collected, and not written yet.
     unwritten: BTreeMap<(i64, Place), bool>,
-    /// Of these the ones whose rows an open transaction held when they were to be written. They take no slot.
+    /// Of these the ones whose rows an open transaction held when they were to be written.
     pub kept: BTreeSet<(i64, Place)>,
-    /// How many of them crashes have lost.
-    pub kept_lost: usize,
     /// Endpoints whose last answer was no success, until the recall.
     held: BTreeSet<i64>,
     /// Written, and not flushed yet.
@@ -112,7 +110,6 @@ impl Network {
             waiting: VecDeque::new(),
             unwritten: BTreeMap::new(),
             kept: BTreeSet::new(),
-            kept_lost: 0,
             held: BTreeSet::new(),
             unflushed: 0,
             received: BTreeSet::new(),
@@ -146,9 +143,8 @@ impl Network {
             .into_values()
             .map(|flight| ((flight.job.endpoint.id, flight.job.event.place), is_success(&flight.answer)));
         let unknown: Vec<_> = unknown.chain(std::mem::take(&mut self.unwritten)).collect();
-        self.kept_lost += self.kept.len();
-        let kept = std::mem::take(&mut self.kept).len();
-        let repeated = unknown.len() - kept + std::mem::take(&mut self.unflushed);
+        self.kept.clear();
+        let repeated = unknown.len() + std::mem::take(&mut self.unflushed);
         assert!(repeated <= self.settings.max_in_flight, "a crash repeats more than was in flight");
         self.at_risk.extend(unknown.into_iter().filter(|(_, received)| *received).map(|(pair, _)| pair));
     }
@@ -228,8 +224,7 @@ impl Network {
         assert_eq!(job.attempt, attempts + 1, "number of the attempt of {pair:?}");
         self.check_order(job, &database);
         // A crash would repeat all of these.
-        let unwritten = self.unwritten.len() - self.kept.len();
-        let all = self.flights.len() + self.waiting.len() + unwritten + self.unflushed;
+        let all = self.flights.len() + self.waiting.len() + self.unwritten.len() + self.unflushed;
         assert!(all < self.settings.max_in_flight, "too many requests in flight");
         let limit = job.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight);
         assert_eq!(job.limit, limit);

@@ -20,9 +20,17 @@ const CLASSES: [Class; 3] = [Class::Prompt, Class::Slow, Class::Silent];
 
 impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// Slots that are taken: by requests in flight, and by outcomes that a crash would undo. So a crash repeats at most
-    /// `max_in_flight` deliveries, however outcomes are grouped.
+    /// `max_in_flight` deliveries, however outcomes are grouped and whoever keeps them from being written.
     fn taken(&self) -> usize {
-        self.flights.len() + self.ledger.settled.len() + self.at_risk
+        self.flights.len() + self.ledger.settled.len() + self.at_risk + self.held.len()
+    }
+
+    /// Whether a delivery that has a row may be tried. Somebody's open transaction may keep its outcome from being written
+    /// for long; what has no row yet nobody can hold, and a quarter of the slots stays for that.
+    fn may_repeat(&self) -> bool {
+        let again = self.flights.values().filter(|flight| flight.task.row.is_some()).count();
+        let slots = self.settings.max_in_flight;
+        self.held.len() + again < slots - slots / 4
     }
 
     /// Who holds the slots.
@@ -89,8 +97,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if !may || lane.ready_at().is_none_or(|at| at > now) {
             return false;
         }
+        let may_repeat = self.may_repeat();
         let Some(lane) = self.lanes.get_mut(id) else { return false };
-        let Some(task) = lane.next_task(now) else { return false };
+        let Some(task) = lane.next_task(now, may_repeat) else { return false };
         self.next_ticket += 1;
         let ticket = self.next_ticket;
         let attempt = task.row.map_or(0, |row| row.attempts).saturating_add(1);

@@ -39,7 +39,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             || self.held_at().is_some_and(|at| at <= now)
     }
 
-    /// When to try again to write what is held. It takes no slots meanwhile: who holds a row stops nothing else.
+    /// When to try again to write what is held.
     pub(super) fn held_at(&self) -> Option<Timestamp> {
         (!self.held.is_empty()).then_some(self.held_until)
     }
