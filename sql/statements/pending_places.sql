@@ -1,4 +1,4 @@
--- As pending_keys, without what may not be readable.
+-- The places of what is pending for these endpoints: all that has failed, and the first of what was asked for.
 -- $1 endpoints, $2 limit of what was asked for, each
 SELECT d.endpoint_id, d.xid::pg_catalog.text::pg_catalog.int8, d.seq
   FROM (SELECT d.endpoint_id, d.xid, d.seq

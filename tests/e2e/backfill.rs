@@ -1,12 +1,12 @@
 //! The rows that are there already, sent to an endpoint that comes later, while others write.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::cluster::Cluster;
 use crate::receiver::Receiver;
 use crate::scene::{Scene, register};
-use crate::wait::{holds, millis, secs, wait_until};
+use crate::wait::{holds, secs, wait_until};
 use crate::wire::Reply;
 
 /// Who keeps the newest timestamp of a row holds the table.
@@ -16,10 +16,17 @@ fn a_backfill_beside_writers_leaves_no_row_out_and_timestamps_tell_what_is_newer
     let cluster = Cluster::start(&[]);
     let mut scene = Scene::new(&cluster, "backfill", "", |_, _| Reply::ok());
     scene.run("INSERT INTO {} SELECT g, '0' FROM generate_series(1, 2000) g");
-    let stop = AtomicBool::new(false);
+    let (stop, commits) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let wait_for_commits = |count: usize| {
+        let aim = commits.load(Ordering::Relaxed) + count;
+        wait_until("others have written", secs(60), || {
+            let seen = commits.load(Ordering::Relaxed);
+            holds(seen >= aim, || format!("{seen} of {aim} commits"))
+        });
+    };
     let (late, sent) = std::thread::scope(|threads| {
         for writer in 0..8 {
-            let (cluster, stop) = (&cluster, &stop);
+            let (cluster, stop, commits) = (&cluster, &stop, &commits);
             threads.spawn(move || {
                 let mut client = cluster.connect();
                 for n in (writer * 7919..).step_by(104_729) {
@@ -29,21 +36,22 @@ fn a_backfill_beside_writers_leaves_no_row_out_and_timestamps_tell_what_is_newer
                     // Some hold their change back for a while, before and after the backfill's snapshot.
                     let hold = if n % 5 == 0 { "SELECT pg_sleep(0.03);" } else { "" };
                     let (id, other) = (n % ROWS + 1, (n / 3) % ROWS + 1);
-                    let _ = client.batch_execute(&format!(
+                    let written = client.batch_execute(&format!(
                         "BEGIN; UPDATE backfill SET note = note::int + 1 WHERE id = {id}; {hold}
                          DELETE FROM backfill WHERE id = {other} AND id % 3 = 0;
                          INSERT INTO backfill VALUES ({other}, '0') ON CONFLICT DO NOTHING; COMMIT"
                     ));
+                    commits.fetch_add(usize::from(written.is_ok()), Ordering::Relaxed);
                 }
             });
         }
-        std::thread::sleep(millis(300));
+        wait_for_commits(200);
         let late = Receiver::start(|_, _| Reply::ok());
         let mut client = cluster.connect();
         let (id, secret) = register(&mut client, "late", &late.url(), "backfill.*", "");
         late.trust(&secret);
         let sent: i64 = client.query_one("SELECT webhook_backfill('backfill', $1)", &[&id]).unwrap().get(0);
-        std::thread::sleep(millis(300));
+        wait_for_commits(200);
         stop.store(true, Ordering::Relaxed);
         (late, sent)
     });

@@ -106,9 +106,9 @@ fn every_endpoint_gets_exactly_its_part_of_a_large_transaction() {
     );
     scene.client.execute("SELECT webhook_backfill('public.large_parts', $1)", &[&others[1].2]).unwrap();
     scene.insert([12_001]);
-    scene.receiver.wait_for_rows(1..=12_001, secs(60));
+    scene.receiver.wait_for_rows(1..=12_001, secs(120));
     others[0].1.wait_for_rows(1..=4, secs(20));
-    others[1].1.wait_for_rows(1..=12_000, secs(60));
+    others[1].1.wait_for_rows(1..=12_000, secs(120));
     wait_until("nothing is left to read", secs(20), || {
         let all = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered' AND endpoint_id = $1";
         let count = |client: &mut Client, id: i64| client.query_one(all, &[&id]).unwrap().get::<_, i64>(0);

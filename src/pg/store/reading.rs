@@ -115,31 +115,34 @@ impl Reading for SpiReading<'_, '_> {
             return Vec::new();
         }
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let s = self.statements;
-        let place = |row: &SpiHeapTupleData<'_>| {
-            let place = Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) };
-            (required(row, 1), place)
-        };
-        let read = || -> Vec<(i64, Place, String)> {
-            let rows = self.rows(&s.pending_keys, &[endpoints.to_vec().into(), limit.into()]);
+        let found: Vec<(i64, Place)> = self
+            .rows(&self.statements.pending_places, &[endpoints.to_vec().into(), limit.into()])
+            .iter()
+            .map(|row| {
+                let place = Place { xid: xid_from_sql(required(row, 2)), seq: required(row, 3) };
+                (required(row, 1), place)
+            })
+            .collect();
+        let (xids, seqs): (Vec<i64>, Vec<i64>) =
+            found.iter().map(|(_, place)| (xid_to_sql(place.xid), place.seq)).unzip();
+        let read = || -> Vec<String> {
             let key = |row: &SpiHeapTupleData<'_>| {
-                let (key, event_type): (Option<Text>, Text) = (cell(row, 4), required(row, 5));
+                let (key, event_type): (Option<Text>, Text) = (cell(row, 1), required(row, 2));
                 order_key(key.map(|key| key.json()).as_deref(), &event_type.plain()).to_owned()
             };
-            rows.iter().map(|row| (place(row).0, place(row).1, key(row))).collect()
+            self.rows(&self.statements.keys, &[xids.into(), seqs.into()]).iter().map(key).collect()
         };
         // SAFETY: reading leaves nothing half done.
-        if let Ok(found) = unsafe { subtransaction(read) } {
-            return found;
+        match unsafe { subtransaction(read) } {
+            Ok(keys) if keys.len() == found.len() => {
+                found.into_iter().zip(keys).map(|((id, place), key)| (id, place, key)).collect()
+            }
+            // One that cannot be read must not stop the others, nor one that is gone.
+            _ => {
+                let key = |place| self.fetch_one(place).map(|event| event.order_key().to_owned());
+                found.into_iter().filter_map(|(id, place)| Some((id, place, key(place)?))).collect()
+            }
         }
-        // One that cannot be read must not stop the others.
-        let places: Vec<(i64, Place)> = self
-            .rows(&s.pending_places, &[endpoints.to_vec().into(), limit.into()])
-            .iter()
-            .map(place)
-            .collect();
-        let key = |place| self.fetch_one(place).map(|event| event.order_key().to_owned());
-        places.into_iter().filter_map(|(id, place)| Some((id, place, key(place)?))).collect()
     }
 
     fn due(

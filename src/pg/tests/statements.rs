@@ -43,7 +43,8 @@ mod tests {
             statement!("due"),
             statement!("due_among"),
             statement!("next_due_among"),
-            statement!("pending_keys"),
+            statement!("pending_places"),
+            statement!("keys"),
         ];
         for (name, text) in statements {
             let lines = plan(text);
