@@ -35,7 +35,9 @@ pub struct Place<'a> {
 impl Place<'_> {
     /// Unambiguous: neither a kind nor the name of a header contains a line feed.
     fn bound(&self) -> Aad<Vec<u8>> {
-        Aad::from(format!("webhook_pg {VERSION}\n{}\n{}\n{}", self.endpoint, self.kind, self.name).into_bytes())
+        Aad::from(
+            format!("webhook_pg {VERSION}\n{}\n{}\n{}", self.endpoint, self.kind, self.name).into_bytes(),
+        )
     }
 }
 
@@ -184,7 +186,10 @@ mod tests {
 
     #[test]
     fn a_key_file_has_comments_and_keys_and_is_never_repeated() {
-        assert_eq!(Keyring::parse(&format!("# keys\n\n  {}  \r\n{}", key(1), key(2))).unwrap().ids().len(), 2);
+        assert_eq!(
+            Keyring::parse(&format!("# keys\n\n  {}  \r\n{}", key(1), key(2))).unwrap().ids().len(),
+            2
+        );
         let error = Keyring::parse(&format!("{}\nhunter2", key(1))).unwrap_err();
         assert_eq!(error.detail.as_deref(), Some("Line 2 is not the base64 of 32 bytes."));
         for bad in ["", "# none", &BASE64_STANDARD.encode([1; 31]), &format!("{}!", key(1))] {

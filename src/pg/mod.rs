@@ -16,6 +16,7 @@ mod encoding;
 mod expansion;
 pub mod guc;
 mod health;
+mod key_file;
 pub mod launcher;
 pub mod log;
 mod notice;
@@ -46,7 +47,8 @@ extension_sql_file!("../../sql/install/api.sql", name = "api", requires = ["capt
 extension_sql_file!("../../sql/install/events.sql", name = "events", requires = ["api"]);
 extension_sql_file!("../../sql/install/config.sql", name = "config", requires = ["events"]);
 extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["config"]);
-extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["views"]);
+extension_sql_file!("../../sql/install/roles.sql", name = "roles", requires = ["views"]);
+extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["roles"]);
 
 /// Runs when the library is loaded: by the postmaster, if it preloads it, else by the first session that needs it.
 /// It must never raise: a session whose writes fire the capture trigger would fail with it.
