@@ -16,14 +16,6 @@ CREATE FUNCTION webhook.check_event_type(type text) RETURNS void
 CREATE FUNCTION webhook.new_secret(signature text) RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_secret_wrapper';
 -- The public key of a private one; null for any other secret.
 CREATE FUNCTION webhook.public_key(secret text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'public_key_wrapper';
--- A secret sealed for its place, or null without webhook_pg.key_file; a sealed one opened, or null if it cannot be: src/pg/key_file.rs.
-CREATE FUNCTION webhook.seal(endpoint bigint, kind text, name text, secret text) RETURNS text
-    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'seal_wrapper';
-CREATE FUNCTION webhook.unseal(endpoint bigint, kind text, name text, sealed text) RETURNS text
-    LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'unseal_wrapper';
--- The ids of the keys in the key file, the one that seals first: empty without one, or if it cannot be used. And why it cannot.
-CREATE FUNCTION webhook.key_ids() RETURNS text[] LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'key_ids_wrapper';
-CREATE FUNCTION webhook.key_file_fault() RETURNS text LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'key_file_fault_wrapper';
 -- JSON text that jsonb takes, for scope and filter: src/comparable.rs.
 CREATE FUNCTION webhook.comparable(text text) RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'comparable_wrapper';
 CREATE FUNCTION webhook.new_event_id() RETURNS uuid LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'new_event_id_wrapper';
@@ -95,12 +87,6 @@ BEGIN
     RETURN changes;
 END $$;
 
--- The secret of a row; null: sealed, and the key is missing.
-CREATE FUNCTION webhook.opened(s webhook.endpoint_secret) RETURNS text LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN s.sealed THEN webhook.unseal(s.endpoint_id, s.kind, s.name, s.value) ELSE s.value END
-$$;
-
 -- An endpoint's whole configuration, secrets included, times in seconds: what src/config.rs reads. `secrets` are the
 -- signing secrets in force, newest first, and when they expire, in microseconds since 1970: the worker forgets them in time
 -- without reading anew.
@@ -126,32 +112,6 @@ SET search_path = pg_catalog, pg_temp AS $$
       FROM (SELECT s.kind, s.name, s.created_at, s.expires_at, webhook.opened(s) AS value
               FROM webhook.endpoint_secret AS s
              WHERE s.endpoint_id = endpoint.id AND (s.expires_at IS NULL OR s.expires_at > now())) AS s
-$$;
-
--- Whether everything is here, and can be opened, that requests to the endpoint are signed and authorized with.
-CREATE FUNCTION webhook.has_secrets(endpoint webhook.endpoint) RETURNS boolean LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-    SELECT (endpoint.signature = 'none' OR coalesce(bool_or(s.kind = 'signing'), false))
-       AND (NOT endpoint.has_password OR coalesce(bool_or(s.kind = 'password'), false))
-       AND endpoint.header_names <@ coalesce(array_agg(s.name) FILTER (WHERE s.kind = 'header'), '{}')
-       AND coalesce(bool_and(webhook.opened(s) IS NOT NULL), true)
-      FROM webhook.endpoint_secret AS s
-     WHERE s.endpoint_id = endpoint.id AND (s.expires_at IS NULL OR s.expires_at > now())
-$$;
-
--- Whether the role may change endpoints of this owner: who has the owner's privileges may, and who has those of the extension's
--- owner. An owner who was dropped leaves them to the latter.
-CREATE FUNCTION webhook.may_change(role oid, owner regrole) RETURNS boolean LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pg_has_role(role, owner::oid, 'USAGE')
-           OR pg_has_role(role, (SELECT relowner FROM pg_class WHERE oid = 'webhook.endpoint'::regclass), 'USAGE')
-$$;
-
--- The endpoints that the role may see, as the views show them; null: all.
-CREATE FUNCTION webhook.seen_by(role oid) RETURNS bigint[] LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN NOT has_column_privilege(role, 'webhook.endpoint', 'owner', 'SELECT')
-                THEN ARRAY(SELECT e.id FROM webhook.endpoint AS e WHERE pg_has_role(role, e.owner::oid, 'USAGE')) END
 $$;
 
 -- Refuses what is not an endpoint of this role's. `old` is the row that was found under the id.
@@ -247,26 +207,6 @@ BEGIN
     END IF;
     RETURN new_id;
 END $$;
-
--- Keeps a secret, sealed if there is a key file.
-CREATE FUNCTION webhook.keep_secret(endpoint bigint, kind text, name text, secret text) RETURNS void LANGUAGE sql VOLATILE
-SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO webhook.endpoint_secret (endpoint_id, kind, name, sealed, value)
-    SELECT endpoint, kind, name, sealed IS NOT NULL, coalesce(sealed, secret)
-      FROM (SELECT webhook.seal(endpoint, kind, name, secret) OFFSET 0) AS s (sealed)
-$$;
-
--- Seals with the first key of the key file what is not sealed with it. The worker calls it when it starts and when the configuration is
--- read again.
-CREATE FUNCTION webhook.reseal() RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE webhook.endpoint_secret AS s
-       SET sealed = true, value = webhook.seal(s.endpoint_id, s.kind, s.name, o.secret)
-      FROM (SELECT p.tableoid, p.ctid, webhook.opened(p) AS secret
-              FROM webhook.endpoint_secret AS p
-             WHERE (SELECT (webhook.key_ids())[1]) <> CASE WHEN p.sealed THEN split_part(p.value, '.', 2) ELSE '' END
-               FOR UPDATE SKIP LOCKED) AS o
-     WHERE s.tableoid = o.tableoid AND s.ctid = o.ctid AND o.secret IS NOT NULL
-$$;
 
 -- Replaces the secrets that these parameters hold.
 CREATE FUNCTION webhook.write_secrets(endpoint bigint, config jsonb, parameters text[]) RETURNS void LANGUAGE sql VOLATILE

@@ -3,6 +3,25 @@
 -- Rights are PostgreSQL's own and nothing else: what webhook_grant gives shows in \dp and \df+, goes with dumps, and can be
 -- given and taken by GRANT and REVOKE as well. A role without any bundle goes on writing to attached tables.
 
+-- ---- Owners of endpoints -------------------------------------------------------------------------------------------
+
+-- Whether the role may change endpoints of this owner: who has the owner's privileges may, and who has those of the extension's
+-- owner. An owner who was dropped leaves them to the latter.
+CREATE FUNCTION webhook.may_change(role oid, owner regrole) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_has_role(role, owner::oid, 'USAGE')
+           OR pg_has_role(role, (SELECT relowner FROM pg_class WHERE oid = 'webhook.endpoint'::regclass), 'USAGE')
+$$;
+
+-- The endpoints that the role may see, as the views show them; null: all.
+CREATE FUNCTION webhook.seen_by(role oid) RETURNS bigint[] LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN NOT has_column_privilege(role, 'webhook.endpoint', 'owner', 'SELECT')
+                THEN ARRAY(SELECT e.id FROM webhook.endpoint AS e WHERE pg_has_role(role, e.owner::oid, 'USAGE')) END
+$$;
+
+-- ---- Bundles -------------------------------------------------------------------------------------------------------
+
 -- One line for each object that a role may be given: the function or view, who gets it, and of a view the columns, if not all.
 CREATE FUNCTION webhook.bundled() RETURNS TABLE (name text, bundles text[], columns text) LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp AS $$

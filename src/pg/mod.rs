@@ -43,7 +43,8 @@ use pgrx::prelude::*;
 
 extension_sql_file!("../../sql/install/tables.sql", name = "tables", bootstrap);
 extension_sql_file!("../../sql/install/capture.sql", name = "capture", requires = ["tables"]);
-extension_sql_file!("../../sql/install/api.sql", name = "api", requires = ["capture"]);
+extension_sql_file!("../../sql/install/secrets.sql", name = "secrets", requires = ["capture"]);
+extension_sql_file!("../../sql/install/api.sql", name = "api", requires = ["secrets"]);
 extension_sql_file!("../../sql/install/events.sql", name = "events", requires = ["api"]);
 extension_sql_file!("../../sql/install/config.sql", name = "config", requires = ["events"]);
 extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["config"]);

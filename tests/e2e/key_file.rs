@@ -19,7 +19,7 @@ const SECRETS: &str = r#", basic_auth_username => 'somebody', basic_auth_passwor
 /// Writes the key file as the server wants it: its own, and nobody else may read it.
 fn write_keys(cluster: &Cluster, keys: &[&str]) -> PathBuf {
     let path = cluster.home().join("keys");
-    let script = r#"umask 077; printf '%s\n' "$1" > "$2""#;
+    let script = r#"umask 077; printf '%s\n' "$1" > "$2.new"; mv "$2.new" "$2""#;
     run(as_owner("sh").args(["-c", script, "sh", &keys.join("\n")]).arg(&path));
     path
 }
@@ -168,7 +168,8 @@ fn a_dump_takes_sealed_secrets_along_and_the_copy_signs_with_them() {
         assert!(!text.contains(secret), "the dump holds {secret}");
     }
     // The original sends no more, so what comes comes from the copy.
-    scene.run(&format!("SELECT webhook_pause({}); CREATE DATABASE sealed_copy", scene.endpoint));
+    scene.run(&format!("SELECT webhook_pause({})", scene.endpoint));
+    scene.run("CREATE DATABASE sealed_copy");
     run(cluster
         .program("psql")
         .arg("-h")

@@ -123,12 +123,13 @@ fn attaching_needs_the_right_to_create_triggers() {
 #[test]
 fn settings_cannot_be_changed_by_the_owner_of_a_database_nor_for_a_role() {
     let mut client = Cluster::shared().connect();
-    client
-        .batch_execute(
-            "CREATE ROLE privileges_owner CREATEROLE; CREATE ROLE privileges_owned;
-             CREATE DATABASE privileges_settings OWNER privileges_owner; SET ROLE privileges_owner",
-        )
-        .unwrap();
+    for sql in [
+        "CREATE ROLE privileges_owner CREATEROLE; CREATE ROLE privileges_owned",
+        "CREATE DATABASE privileges_settings OWNER privileges_owner",
+        "SET ROLE privileges_owner",
+    ] {
+        client.batch_execute(sql).unwrap();
+    }
     let names = "SELECT name, setting FROM pg_catalog.pg_settings
                   WHERE name LIKE 'webhook\\_pg.%' AND name NOT IN ('webhook_pg.context', 'webhook_pg.traceparent')";
     for row in client.query(names, &[]).unwrap() {
