@@ -54,6 +54,8 @@ SET search_path = pg_catalog, pg_temp AS $$
     ('webhook.attachments',    '{admin,observer}',          NULL),
     ('webhook.deliveries',     '{admin,observer}',          NULL),
     ('webhook.stats',          '{admin,observer}',          NULL),
+    ('webhook.current_stats',  '{admin,observer}',          NULL),  -- webhook.stats calls it
+    ('webhook.progress',       '{admin,observer}',          NULL),
     ('webhook.events',         '{admin}',                   NULL),
     ('webhook.events',         '{observer}',                'id, type, key, occurred_at'),
     ('webhook.attempts',       '{admin}',                   NULL),

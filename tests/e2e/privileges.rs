@@ -139,11 +139,11 @@ fn settings_cannot_be_changed_by_the_owner_of_a_database_nor_for_a_role() {
             assert!(["42501", "55P02"].contains(&code.as_str()), "{name} for {whose}: {code}");
         }
     }
-    client
-        .batch_execute(
-            "RESET ROLE; DROP DATABASE privileges_settings; DROP ROLE privileges_owner, privileges_owned",
-        )
-        .unwrap();
+    for sql in
+        ["RESET ROLE", "DROP DATABASE privileges_settings", "DROP ROLE privileges_owner, privileges_owned"]
+    {
+        client.batch_execute(sql).unwrap();
+    }
 }
 
 #[test]
