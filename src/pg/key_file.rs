@@ -67,10 +67,12 @@ fn read(path: &OsStr) -> io::Result<String> {
 /// the next time.
 ///
 /// # Errors
-/// What PostgreSQL said, in one line.
+/// In one line what is wrong with the key file, or what PostgreSQL said.
 pub(super) fn reseal() -> std::result::Result<(), String> {
-    if guc::key_file().is_none() {
-        return Ok(());
+    match keyring() {
+        Ok(None) => return Ok(()),
+        Err(error) => return Err(format!("{error}: {}", error.detail.as_deref().unwrap_or_default())),
+        Ok(Some(_)) => {}
     }
     transaction(|| Spi::run(RESEAL).map_err(|error| error.to_string()))
 }
