@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod json;
+pub mod keyring;
 pub mod secret;
 pub mod settings;
 

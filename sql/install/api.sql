@@ -43,10 +43,13 @@ CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhook.e
     FOR EACH STATEMENT EXECUTE FUNCTION webhook.changed();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhook.endpoint_secret
     FOR EACH STATEMENT EXECUTE FUNCTION webhook.changed();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhook.sealed_secret  -- pg_restore writes to it
+    FOR EACH STATEMENT EXECUTE FUNCTION webhook.changed();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhook.attachment
     FOR EACH STATEMENT EXECUTE FUNCTION webhook.changed();
 ALTER TABLE webhook.endpoint ENABLE ALWAYS TRIGGER changed;
 ALTER TABLE webhook.endpoint_secret ENABLE ALWAYS TRIGGER changed;
+ALTER TABLE webhook.sealed_secret ENABLE ALWAYS TRIGGER changed;
 ALTER TABLE webhook.attachment ENABLE ALWAYS TRIGGER changed;
 
 -- ---- Configurations ------------------------------------------------------------------------------------------------
@@ -101,13 +104,14 @@ SET search_path = pg_catalog, pg_temp AS $$
         'retry_schedule', CASE WHEN endpoint.retry_schedule IS NOT NULL THEN
             (SELECT jsonb_agg(extract(epoch FROM wait) ORDER BY n)
                FROM unnest(endpoint.retry_schedule) WITH ORDINALITY AS list (wait, n)) END,
-        'headers', coalesce(jsonb_object_agg(s.name, s.value) FILTER (WHERE s.kind = 'header'), '{}'),
+        'headers', coalesce(jsonb_object_agg(s.name, s.value) FILTER (WHERE s.kind = 'header' AND s.value IS NOT NULL), '{}'),
         'basic_auth_password', max(s.value) FILTER (WHERE s.kind = 'password'),
         'secrets', coalesce(jsonb_agg(jsonb_build_object('value', s.value,
                 'expires_at', (extract(epoch FROM s.expires_at) * 1000000)::bigint) ORDER BY s.created_at DESC)
-            FILTER (WHERE s.kind = 'signing' AND (s.expires_at IS NULL OR s.expires_at > now())), '[]'))
-      FROM webhook.endpoint_secret AS s
-     WHERE s.endpoint_id = endpoint.id
+            FILTER (WHERE s.kind = 'signing' AND s.value IS NOT NULL), '[]'))
+      FROM (SELECT s.kind, s.name, s.created_at, s.expires_at, webhook.opened(s) AS value
+              FROM webhook.endpoint_secret AS s
+             WHERE s.endpoint_id = endpoint.id AND (s.expires_at IS NULL OR s.expires_at > now())) AS s
 $$;
 
 -- Refuses what is not an endpoint of this role's. `old` is the row that was found under the id.
@@ -122,10 +126,10 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = 'endpoint does not exist',
             DETAIL = format('The endpoint is %s.', endpoint_id), HINT = 'See the ids in webhook.endpoints.';
     END IF;
-    IF NOT pg_has_role(caller, old.owner::oid, 'MEMBER') THEN
+    IF NOT webhook.may_change(caller, old.owner) THEN
         RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'endpoint belongs to another role',
-            DETAIL = format('The endpoint is %s, its owner %s.', endpoint_id, old.owner),
-            HINT = 'Only its owner, members of that role and superusers may change it.';
+            DETAIL = format('The endpoint is %s.', endpoint_id),
+            HINT = 'Only its owner, members of that role and superusers may use it.';
     END IF;
 END $$;
 
@@ -210,17 +214,16 @@ SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM webhook.endpoint_secret AS s
      WHERE s.endpoint_id = endpoint
        AND CASE s.kind WHEN 'header' THEN 'headers' WHEN 'password' THEN 'basic_auth_password' ELSE 'secret' END = ANY (parameters);
-    INSERT INTO webhook.endpoint_secret (endpoint_id, kind, name, value)
-    SELECT endpoint, 'header', h.key, h.value FROM jsonb_each_text(config -> 'headers') AS h
-     WHERE 'headers' = ANY (parameters)
-    UNION ALL
-    SELECT endpoint, 'password', '', config ->> 'basic_auth_password'
-     WHERE 'basic_auth_password' = ANY (parameters) AND config ->> 'basic_auth_password' IS NOT NULL
-    UNION ALL
-    SELECT endpoint, 'signing', '', config ->> 'secret'
-     WHERE 'secret' = ANY (parameters) AND config ->> 'secret' IS NOT NULL;
+    SELECT webhook.keep_secret(endpoint, g.kind, g.name, g.secret)
+      FROM (SELECT 'headers', 'header', h.key, h.value FROM jsonb_each_text(config -> 'headers') AS h
+            UNION ALL
+            VALUES ('basic_auth_password', 'password', '', config ->> 'basic_auth_password'),
+                   ('secret', 'signing', '', config ->> 'secret')) AS g (parameter, kind, name, secret)
+     WHERE g.parameter = ANY (parameters) AND g.secret IS NOT NULL;
     UPDATE webhook.endpoint AS e SET public_key = webhook.public_key(config ->> 'secret')
-     WHERE e.id = endpoint AND 'secret' = ANY (parameters)
+     WHERE e.id = endpoint AND 'secret' = ANY (parameters);
+    UPDATE webhook.endpoint AS e SET has_password = config ->> 'basic_auth_password' IS NOT NULL
+     WHERE e.id = endpoint AND 'basic_auth_password' = ANY (parameters)
 $$;
 
 -- The endpoint gets the events of transactions that have not committed now, this one included.
@@ -275,7 +278,7 @@ DECLARE
     stored text := webhook.stored_config(old);
     checked jsonb := webhook.checked_config(stored, coalesce(webhook.readable(changes), 'null')::text);
 BEGIN
-    IF NOT changes ? 'secret' AND checked = webhook.checked_config(stored, '{}')::jsonb THEN
+    IF webhook.has_secrets(old) AND NOT changes ? 'secret' AND checked = webhook.checked_config(stored, '{}')::jsonb THEN
         RETURN;
     END IF;
     IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.name = checked ->> 'name' AND e.id <> endpoint) THEN
@@ -285,7 +288,7 @@ BEGIN
     UPDATE webhook.endpoint AS e
        SET modified_at = clock_timestamp(), name = c.name, url = c.url, events = c.events, method = c.method,
            format = c.format, encoding = c.encoding, signature = c.signature, ordering = c.ordering,
-           header_names = ARRAY(SELECT jsonb_object_keys(checked -> 'headers')),
+           header_names = CASE WHEN changes ? 'headers' THEN ARRAY(SELECT jsonb_object_keys(checked -> 'headers')) ELSE e.header_names END,
            basic_auth_username = c.basic_auth_username, max_attempts = c.max_attempts,
            max_in_flight = c.max_in_flight, rate_limit = c.rate_limit, attempt_interval = c.attempt_interval,
            retry_schedule = c.retry_schedule, timeout = c.timeout, expands = c.expands,

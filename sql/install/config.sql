@@ -37,9 +37,10 @@ BEGIN
     checked := webhook.checked_config(webhook.stored_config(old)::text,
         json_build_object('secret', coalesce(secret, webhook.new_secret(old.signature)))::text);
     DELETE FROM webhook.endpoint_secret AS s
-     WHERE s.endpoint_id = endpoint AND s.kind = 'signing' AND (s.expires_at <= at OR overlap = '0');
+     WHERE s.endpoint_id = endpoint AND s.kind = 'signing'
+       AND (s.expires_at <= at OR overlap = '0' OR webhook.opened(s) IS NULL);
     IF EXISTS (SELECT FROM webhook.endpoint_secret AS s
-                WHERE s.endpoint_id = endpoint AND s.kind = 'signing' AND s.value = checked ->> 'secret') THEN
+                WHERE s.endpoint_id = endpoint AND s.kind = 'signing' AND webhook.opened(s) = checked ->> 'secret') THEN
         RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = 'secret is in force already',
             DETAIL = format('The endpoint is %s.', endpoint), HINT = 'Leave the secret out to have one generated.';
     END IF;
@@ -50,7 +51,7 @@ BEGIN
     END IF;
     UPDATE webhook.endpoint_secret AS s SET expires_at = at + overlap
      WHERE s.endpoint_id = endpoint AND s.kind = 'signing' AND (s.expires_at IS NULL OR s.expires_at > at + overlap);
-    INSERT INTO webhook.endpoint_secret (endpoint_id, kind, value) VALUES (endpoint, 'signing', checked ->> 'secret');
+    PERFORM webhook.keep_secret(endpoint, 'signing', '', checked ->> 'secret');
     UPDATE webhook.endpoint AS e SET public_key = webhook.public_key(checked ->> 'secret'), modified_at = at WHERE e.id = endpoint;
     RETURN checked ->> 'secret';
 END $$;

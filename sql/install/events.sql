@@ -120,9 +120,9 @@ DECLARE
 BEGIN
     SELECT * INTO old FROM webhook.delivery AS d WHERE d.id = delivery FOR UPDATE;
     IF EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.id = old.endpoint_id
-                AND NOT pg_has_role(webhook.caller(), e.owner::oid, 'MEMBER')) THEN
+                AND NOT webhook.may_change(webhook.caller(), e.owner)) THEN
         RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = 'delivery belongs to the endpoint of another role',
-            DETAIL = format('The delivery is %s, the endpoint %s.', delivery, old.endpoint_id),
+            DETAIL = format('The delivery is %s.', delivery),
             HINT = 'Only the endpoint''s owner, members of that role and superusers may change it.';
     END IF;
     RETURN old;

@@ -28,12 +28,13 @@ BEGIN
 END $$;
 
 -- What pg_dump takes along: configuration, and where it came from, so that a restored copy sends nothing until
--- webhook_adopt(). Not secrets (no dump may hold them), not events, deliveries or positions.
+-- webhook_adopt(). Of secrets only what is sealed; not events, deliveries or positions.
 SELECT pg_catalog.pg_extension_config_dump('webhook.installation', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.attachment', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.attachment_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.endpoint', '');
 SELECT pg_catalog.pg_extension_config_dump('webhook.endpoint_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('webhook.sealed_secret', '');
 
 -- When this commits, the launcher sends a worker.
 SELECT webhook.recheck();

@@ -61,6 +61,7 @@ CREATE TABLE webhook.endpoint (
     public_key          text,          -- of the newest signing secret, if it is a private key
     header_names        text[] NOT NULL DEFAULT '{}',
     basic_auth_username text,
+    has_password        boolean NOT NULL DEFAULT false,  -- for Basic authorization: what a dump leaves out
     scope               jsonb,
     filter              jsonpath,
     expands             text[] NOT NULL DEFAULT '{}',
@@ -71,17 +72,28 @@ CREATE TABLE webhook.endpoint (
     CONSTRAINT endpoint_disabled_has_reason CHECK ((state OPERATOR(pg_catalog.=) 'disabled') OPERATOR(pg_catalog.=) (disabled_reason IS NOT NULL))
 );
 
--- Signing secrets, passwords and header values. Row security without a policy: nobody but the owner and the worker.
+-- Signing secrets, passwords and header values. Row security without a policy: nobody but the owner and the worker, not even
+-- who may read all data. What the keys of webhook_pg.key_file have sealed (src/keyring.rs) stands in a partition of its own,
+-- which dumps take along and whoever may read all data may read.
 CREATE TABLE webhook.endpoint_secret (
     endpoint_id bigint NOT NULL REFERENCES webhook.endpoint (id) ON DELETE CASCADE,
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     expires_at  timestamptz,     -- a signing secret that is rotated out
+    sealed      boolean NOT NULL DEFAULT false,
     kind        text NOT NULL CONSTRAINT endpoint_secret_kind_known CHECK (kind IN ('signing', 'password', 'header')),
     name        text NOT NULL DEFAULT '',   -- of the header
     value       text NOT NULL
-);
+) PARTITION BY LIST (sealed);
+CREATE TABLE webhook.plain_secret PARTITION OF webhook.endpoint_secret FOR VALUES IN (false);
+CREATE TABLE webhook.sealed_secret PARTITION OF webhook.endpoint_secret (
+    CONSTRAINT sealed_secret_is_sealed CHECK (pg_catalog.starts_with(value, 'v1.'))
+) FOR VALUES IN (true);
 CREATE INDEX endpoint_secret_by_endpoint ON webhook.endpoint_secret (endpoint_id);
 ALTER TABLE webhook.endpoint_secret ENABLE ROW LEVEL SECURITY;
+ALTER TABLE webhook.plain_secret ENABLE ROW LEVEL SECURITY;
+-- They have no primary key, and a publication FOR ALL TABLES must not refuse their changes.
+ALTER TABLE webhook.plain_secret REPLICA IDENTITY FULL;
+ALTER TABLE webhook.sealed_secret REPLICA IDENTITY FULL;
 
 -- How often an endpoint's filter could not tell whether it wants an event.
 CREATE TABLE webhook.filter_error (

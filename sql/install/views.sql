@@ -1,6 +1,8 @@
--- What people look at. Secrets, passwords and header values appear as *** only.
+-- What people look at. Secrets, passwords and header values appear as *** only. Who may not read the column owner of
+-- webhook.endpoint (sql/install/roles.sql) sees endpoints of roles whose privileges he has, and what belongs to them; barriers, so that no
+-- function in a query sees the others either.
 
-CREATE VIEW webhook.endpoints AS
+CREATE VIEW webhook.endpoints WITH (security_barrier) AS
 SELECT e.id, e.name, e.state, e.disabled_reason, e.url, e.events,
        CASE WHEN EXISTS (SELECT FROM webhook.endpoint_secret AS s
                           WHERE s.endpoint_id OPERATOR(pg_catalog.=) e.id AND s.kind OPERATOR(pg_catalog.=) 'signing')
@@ -9,13 +11,13 @@ SELECT e.id, e.name, e.state, e.disabled_reason, e.url, e.events,
        (SELECT coalesce(pg_catalog.jsonb_object_agg(h.name, '***'), '{}')
           FROM pg_catalog.unnest(e.header_names) AS h (name)) AS headers,
        e.basic_auth_username,
-       CASE WHEN EXISTS (SELECT FROM webhook.endpoint_secret AS s
-                          WHERE s.endpoint_id OPERATOR(pg_catalog.=) e.id AND s.kind OPERATOR(pg_catalog.=) 'password')
-            THEN '***' END AS basic_auth_password,
+       CASE WHEN e.has_password THEN '***' END AS basic_auth_password,
        e.scope, e.filter, e.expands, e.max_attempts, e.attempt_interval, e.retry_schedule, e.timeout, e.max_in_flight,
        e.rate_limit, e.ordering, e.signature, e.state OPERATOR(pg_catalog.<>) 'inactive' AS is_active,
        e.public_key, e.owner, e.created_at, e.modified_at
-  FROM webhook.endpoint AS e;
+  FROM webhook.endpoint AS e
+ WHERE (SELECT pg_catalog.has_column_privilege('webhook.endpoint'::pg_catalog.regclass, 'owner', 'SELECT'))
+    OR pg_catalog.pg_has_role(e.owner::pg_catalog.oid, 'USAGE');
 
 -- json, not jsonb: the exact text of the row.
 CREATE VIEW webhook.events AS
@@ -23,24 +25,30 @@ SELECT o.id, o.type, o.key::pg_catalog.json AS key, o.occurred_at, o.data::pg_ca
        o.previous::pg_catalog.json AS previous
   FROM webhook.outbox AS o;
 
-CREATE VIEW webhook.deliveries AS
+CREATE VIEW webhook.deliveries WITH (security_barrier) AS
 SELECT d.id, d.endpoint_id, e.name AS endpoint, d.event_id, o.type, o.key::pg_catalog.json AS key, d.state, d.attempts,
        d.next_attempt_at, d.last_status, d.last_error, d.created_at, d.finished_at
   FROM webhook.delivery AS d
   LEFT JOIN webhook.endpoint AS e ON e.id OPERATOR(pg_catalog.=) d.endpoint_id
-  LEFT JOIN webhook.outbox AS o ON o.xid OPERATOR(pg_catalog.=) d.xid AND o.seq OPERATOR(pg_catalog.=) d.seq;
+  LEFT JOIN webhook.outbox AS o ON o.xid OPERATOR(pg_catalog.=) d.xid AND o.seq OPERATOR(pg_catalog.=) d.seq
+ WHERE (SELECT pg_catalog.has_column_privilege('webhook.endpoint'::pg_catalog.regclass, 'owner', 'SELECT'))
+    OR d.endpoint_id OPERATOR(pg_catalog.=) ANY (SELECT own.id FROM webhook.endpoint AS own WHERE pg_catalog.pg_has_role(own.owner::pg_catalog.oid, 'USAGE'));
 
 -- Attempts have rows of their own, except the one that delivered: it stands in the delivery, to save an insert. One
 -- sequence numbers both.
-CREATE VIEW webhook.attempts AS
-SELECT a.id, a.delivery_id, d.endpoint_id, d.event_id, a.attempt, a.started_at, a.duration_ms, a.status, a.error, a.response
-  FROM webhook.attempt AS a
-  JOIN webhook.delivery AS d ON d.id OPERATOR(pg_catalog.=) a.delivery_id
-UNION ALL
-SELECT d.id, d.id, d.endpoint_id, d.event_id, d.attempts, d.started_at, d.duration_ms, d.last_status, NULL, d.response
-  FROM webhook.delivery AS d
- WHERE d.state OPERATOR(pg_catalog.=) 'delivered'
-   AND d.started_at IS NOT NULL;  -- null: not logged
+CREATE VIEW webhook.attempts WITH (security_barrier) AS
+SELECT t.id, t.delivery_id, t.endpoint_id, t.event_id, t.attempt, t.started_at, t.duration_ms, t.status, t.error, t.response
+  FROM (SELECT a.id, a.delivery_id, d.endpoint_id, d.event_id, a.attempt, a.started_at, a.duration_ms, a.status, a.error, a.response
+          FROM webhook.attempt AS a
+          JOIN webhook.delivery AS d ON d.id OPERATOR(pg_catalog.=) a.delivery_id
+        UNION ALL
+        SELECT d.id, d.id, d.endpoint_id, d.event_id, d.attempts, d.started_at, d.duration_ms, d.last_status, NULL, d.response
+          FROM webhook.delivery AS d
+         WHERE d.state OPERATOR(pg_catalog.=) 'delivered'
+           AND d.started_at IS NOT NULL) AS t  -- null: not logged
+ -- Not in the halves of the union: of a union alone PostgreSQL makes no barrier.
+ WHERE (SELECT pg_catalog.has_column_privilege('webhook.endpoint'::pg_catalog.regclass, 'owner', 'SELECT'))
+    OR t.endpoint_id OPERATOR(pg_catalog.=) ANY (SELECT own.id FROM webhook.endpoint AS own WHERE pg_catalog.pg_has_role(own.owner::pg_catalog.oid, 'USAGE'));
 
 -- An attachment is enabled when its triggers are there and fire in ordinary sessions. One serves all row operations unless
 -- there is a condition; TRUNCATE has its own (src/pg/triggers.rs).
@@ -80,6 +88,9 @@ DECLARE
     pid int := webhook.worker_pid();
     at_home boolean := webhook.is_at_home();
     fault json := webhook.sending_fault();
+    -- The endpoints that the caller may see; null: all.
+    seen bigint[] := webhook.seen_by(webhook.caller());
+    key_fault text := webhook.key_file_fault();
 BEGIN
     RETURN QUERY SELECT 'preload', webhook.is_preloaded(), CASE WHEN webhook.is_preloaded()
         THEN 'The library is preloaded.'
@@ -115,38 +126,34 @@ BEGIN
         ELSE 'This database is a copy, so nothing is sent. To send from here: SELECT webhook_adopt().' END;
 
     SELECT count(*), string_agg(format('%s (%s)', e.name, e.state), ', ' ORDER BY e.id) INTO n, names
-      FROM (SELECT * FROM webhook.endpoint WHERE state IN ('paused', 'disabled') ORDER BY id LIMIT 100) AS e;
-    RETURN QUERY SELECT 'endpoints', NOT EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.state = 'disabled'),
-        CASE WHEN n = 0 THEN format('%s endpoints, none paused or disabled.', (SELECT count(*) FROM webhook.endpoint))
+      FROM (SELECT * FROM webhook.endpoint WHERE state IN ('paused', 'disabled') AND (seen IS NULL OR id = ANY (seen)) ORDER BY id LIMIT 100) AS e;
+    RETURN QUERY SELECT 'endpoints', NOT EXISTS (SELECT FROM webhook.endpoint AS e WHERE e.state = 'disabled' AND (seen IS NULL OR e.id = ANY (seen))),
+        CASE WHEN n = 0 THEN format('%s endpoints, none paused or disabled.', coalesce(cardinality(seen), (SELECT count(*) FROM webhook.endpoint)))
              ELSE format('Not sent to, but kept for: %s. webhook_resume goes on.', names) END;
 
     SELECT count(*), string_agg(e.name, ', ' ORDER BY e.id) INTO n, names
       FROM (SELECT * FROM webhook.endpoint AS e
-             WHERE (e.signature <> 'none'
-                    AND NOT EXISTS (SELECT FROM webhook.endpoint_secret AS s
-                                     WHERE s.endpoint_id = e.id AND s.kind = 'signing'
-                                       AND (s.expires_at IS NULL OR s.expires_at > now())))
-                OR EXISTS (SELECT FROM unnest(e.header_names) AS h (name)
-                            WHERE NOT EXISTS (SELECT FROM webhook.endpoint_secret AS s
-                                               WHERE s.endpoint_id = e.id AND s.kind = 'header' AND s.name = h.name))
+             WHERE NOT webhook.has_secrets(e) AND (seen IS NULL OR e.id = ANY (seen))
              ORDER BY e.id LIMIT 100) AS e;
-    RETURN QUERY SELECT 'secrets', n = 0, CASE WHEN n = 0 THEN 'Every endpoint has its secrets.'
-        ELSE format('Secrets are missing, as after a restore: %s. Give them by webhook_update.', names) END;
+    RETURN QUERY SELECT 'secrets', n = 0 AND key_fault IS NULL, concat_ws(' ', CASE WHEN n = 0 THEN 'Every endpoint has its secrets.'
+        ELSE format('Secrets are missing, as after a restore, so nothing is sent to: %s. Give them by webhook_update or webhook_rotate_secret, '
+                    'or the keys that sealed them in webhook_pg.key_file.', names) END,
+        'The key file cannot be used. ' || key_fault);
 
     -- Bad as long as the last failure is fresh.
     SELECT count(*), string_agg(format('%s (%s, last %s)', e.name, f.errors, f.last_at), ', ' ORDER BY e.id), max(f.last_at) INTO n, names, oldest
-      FROM (SELECT * FROM webhook.filter_error ORDER BY last_at DESC LIMIT 100) AS f
+      FROM (SELECT * FROM webhook.filter_error WHERE seen IS NULL OR endpoint_id = ANY (seen) ORDER BY last_at DESC LIMIT 100) AS f
       JOIN webhook.endpoint AS e ON e.id = f.endpoint_id;
     RETURN QUERY SELECT 'filters', coalesce(oldest < now() - interval '1 hour', true), CASE WHEN n = 0 THEN 'No filter has failed.'
         ELSE format('Filters failed on events, which were not sent: %s. See webhook.endpoints, and strict or lax mode of jsonpath.', names) END;
 
     SELECT count(*) INTO n
-      FROM (SELECT FROM webhook.delivery WHERE state = 'dead' LIMIT 10000) AS d;
+      FROM (SELECT FROM webhook.delivery WHERE state = 'dead' AND (seen IS NULL OR endpoint_id = ANY (seen)) LIMIT 10000) AS d;
     RETURN QUERY SELECT 'dead', n = 0, CASE WHEN n = 0 THEN 'No delivery is dead.'
         ELSE format('%s%s deliveries are dead. webhook_retry tries them again.', n, CASE WHEN n = 10000 THEN ' or more' END) END;
 
     SELECT count(*), min(d.created_at) INTO n, oldest
-      FROM (SELECT created_at FROM webhook.delivery WHERE state = 'pending' LIMIT 10000) AS d;
+      FROM (SELECT created_at FROM webhook.delivery WHERE state = 'pending' AND (seen IS NULL OR endpoint_id = ANY (seen)) LIMIT 10000) AS d;
     RETURN QUERY SELECT 'pending', true, CASE WHEN n = 0 THEN 'No delivery waits for another attempt.'
         ELSE format('%s%s deliveries wait for another attempt, the oldest since %s.',
                     n, CASE WHEN n = 10000 THEN ' or more' END, oldest) END;
@@ -165,7 +172,7 @@ BEGIN
     -- events to look for; the first one that a position has not consumed stands at its first transaction that was running.
     SELECT count(*), string_agg(format('%s (since %s)', behind.name, behind.since), ', ' ORDER BY behind.since) INTO n, names
       FROM (SELECT late.name, min(late.since) AS since
-              FROM (SELECT coalesce(e.name, 'those that follow the head') AS name, first.occurred_at AS since
+              FROM (SELECT e.id, coalesce(e.name, 'those that follow the head') AS name, first.occurred_at AS since
                       FROM webhook.position AS p
                       LEFT JOIN webhook.endpoint AS e ON e.id = p.endpoint_id,
                            LATERAL (SELECT o.occurred_at FROM webhook.outbox AS o
@@ -179,13 +186,14 @@ BEGIN
                                                                  WHERE own.endpoint_id = follower.id))
                                 ELSE e.state <> 'inactive' END
                     UNION ALL
-                    SELECT e.name, d.created_at
+                    SELECT e.id, e.name, d.created_at
                       FROM (SELECT * FROM webhook.delivery WHERE state = 'pending' LIMIT 10000) AS d
                       JOIN webhook.endpoint AS e ON e.id = d.endpoint_id) AS late
              WHERE max_age > '0' AND late.since < now() - greatest(max_age - interval '1 day', max_age / 2)
+               AND (seen IS NULL OR late.id = ANY (seen))
              GROUP BY late.name
              ORDER BY min(late.since) LIMIT 100) AS behind;
-    SELECT sum(d.events), max(d.last_at) INTO lost, oldest FROM webhook.dropped AS d;
+    SELECT sum(d.events), max(d.last_at) INTO lost, oldest FROM webhook.dropped AS d WHERE seen IS NULL OR d.endpoint_id = ANY (seen);
     RETURN QUERY SELECT 'retention', n = 0, concat(
         CASE WHEN n = 0 THEN 'No event waits so long that it will be dropped.'
              ELSE format('Events that wait for these endpoints are dropped when they are older than max_backlog_age (%s): %s.', max_age, names) END,

@@ -37,8 +37,31 @@ pub(super) fn caller() -> Result<pg_sys::Oid, ErrorReport> {
 #[pg_extern(sql = false)]
 fn checked_config(stored: Option<Text>, changes: Option<Text>) -> Result<Text, ErrorReport> {
     let (stored, changes) = (stored.map(|text| text.json()), changes.map(|text| text.json()));
+    if changes.as_deref().is_some_and(has_secret) {
+        hide_statement();
+    }
     let config = Config::changed(stored.as_deref(), changes.as_deref().unwrap_or("null"), guc::allow_http())?;
     Ok(Text::of(&config.to_json()))
+}
+
+/// Whether these changes may name a secret, a password or the value of a header.
+fn has_secret(changes: &str) -> bool {
+    let changes: serde_json::Value = serde_json::from_str(changes).unwrap_or_default();
+    let given = |key: &str| changes.get(key).is_some_and(|value| !value.is_null());
+    given("secret")
+        || given("basic_auth_password")
+        || changes["headers"].as_object().is_some_and(|headers| !headers.is_empty())
+}
+
+/// The text of the statement that runs shows a secret: whoever may look at other sessions must not see it in pg_stat_activity, nor
+/// the log when the statement fails.
+fn hide_statement() {
+    const HIDDEN: &CStr = c"<a call of webhook_pg with secrets>";
+    // SAFETY: PostgreSQL copies the one text; the other is one that it only reads, until the next statement sets its own.
+    unsafe {
+        pg_sys::debug_query_string = HIDDEN.as_ptr();
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, HIDDEN.as_ptr());
+    }
 }
 
 #[pg_extern(sql = false)]
@@ -47,7 +70,7 @@ fn check_event_type(event_type: Text) -> Result<(), ErrorReport> {
 }
 
 /// Bytes straight from the operating system.
-fn random<const N: usize>() -> Result<[u8; N], ErrorReport> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], ErrorReport> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|e| Error::new(Kind::WrongState, "no randomness available").detail(format!("{e}.")))?;

@@ -42,6 +42,7 @@ static EGRESS_ALLOW: GucSetting<Option<CString>> = GucSetting::<Option<CString>>
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 static PROXY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static MAX_PAYLOAD_BYTES: GucSetting<i32> = GucSetting::<i32>::new(1024 * 1024);
 static MAX_RESPONSE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(64 * 1024);
 static STORE_RESPONSE_BYTES: GucSetting<i32> = GucSetting::<i32>::new(4 * 1024);
@@ -151,6 +152,13 @@ pub fn init() {
         c"webhook_pg.ca_file",
         c"PEM file of additional certificate authorities.",
         &CA_FILE,
+        GucContext::Sighup,
+        None,
+    );
+    text(
+        c"webhook_pg.key_file",
+        c"File of the keys that seal secrets, passwords and header values in their table.",
+        &KEY_FILE,
         GucContext::Sighup,
         None,
     );
@@ -287,6 +295,11 @@ pub fn retention() -> Retention {
 /// Names of the databases to serve, separated by commas, as they stand in the configuration.
 pub fn databases() -> Option<CString> {
     DATABASES.get()
+}
+
+/// Path of the key file, from the data directory, if there is one.
+pub fn key_file() -> Option<CString> {
+    KEY_FILE.get().filter(|path| !path.is_empty())
 }
 
 /// Whether http:// receivers are allowed.

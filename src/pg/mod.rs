@@ -16,6 +16,7 @@ mod encoding;
 mod expansion;
 pub mod guc;
 mod health;
+mod key_file;
 pub mod launcher;
 pub mod log;
 mod notice;
@@ -42,11 +43,13 @@ use pgrx::prelude::*;
 
 extension_sql_file!("../../sql/install/tables.sql", name = "tables", bootstrap);
 extension_sql_file!("../../sql/install/capture.sql", name = "capture", requires = ["tables"]);
-extension_sql_file!("../../sql/install/api.sql", name = "api", requires = ["capture"]);
+extension_sql_file!("../../sql/install/secrets.sql", name = "secrets", requires = ["capture"]);
+extension_sql_file!("../../sql/install/api.sql", name = "api", requires = ["secrets"]);
 extension_sql_file!("../../sql/install/events.sql", name = "events", requires = ["api"]);
 extension_sql_file!("../../sql/install/config.sql", name = "config", requires = ["events"]);
 extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["config"]);
-extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["views"]);
+extension_sql_file!("../../sql/install/roles.sql", name = "roles", requires = ["views"]);
+extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["roles"]);
 
 /// Runs when the library is loaded: by the postmaster, if it preloads it, else by the first session that needs it.
 /// It must never raise: a session whose writes fire the capture trigger would fail with it.

@@ -27,7 +27,7 @@ use super::store::SpiStore;
 use super::thread::{Bell, spawner};
 use super::transaction::{accept_invalidations, transaction};
 use super::wait::Waiter;
-use super::{guc, roster, wake};
+use super::{guc, key_file, roster, wake};
 use crate::engine::Dispatcher;
 use crate::engine::round::Turn;
 use crate::event::Timestamp;
@@ -247,8 +247,17 @@ impl Worker {
         if let Some(engine) = &mut self.engine {
             engine.configure(guc::settings());
         }
+        if self.engine.is_some() {
+            self.reseal();
+        }
         // `retry_schedule` stands in endpoints that set `max_attempts`.
         ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
+    }
+
+    fn reseal(&mut self) {
+        if let Err(trouble) = key_file::reseal() {
+            self.log.warn(&trouble);
+        }
     }
 
     /// One turn. Answers how long nothing will happen by itself.
@@ -373,6 +382,7 @@ impl Worker {
 
     fn start_engine(&mut self, table: u32) -> Option<Engine> {
         ENDPOINT_TABLE.store(table, Ordering::Relaxed);
+        self.reseal();
         let pool = Pool::new(spawner(), self.bell.ringer());
         let store = SpiStore::new(is_current, || ENDPOINTS_CHANGED.load(Ordering::Relaxed));
         match Dispatcher::start(store, pool, guc::settings(), Box::new(chance)) {

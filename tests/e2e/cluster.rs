@@ -260,7 +260,7 @@ impl Cluster {
     }
 
     /// A program of this PostgreSQL, run as the owner of the cluster, with PGDATA set.
-    fn program(&self, name: &str) -> Command {
+    pub fn program(&self, name: &str) -> Command {
         let mut command = as_owner(self.bin.join(name));
         command.env("PGDATA", self.data()).current_dir(&self.home);
         command

@@ -121,6 +121,45 @@ fn attaching_needs_the_right_to_create_triggers() {
 }
 
 #[test]
+fn settings_cannot_be_changed_by_the_owner_of_a_database_nor_for_a_role() {
+    let mut client = Cluster::shared().connect();
+    for sql in [
+        "CREATE ROLE privileges_owner CREATEROLE; CREATE ROLE privileges_owned",
+        "CREATE DATABASE privileges_settings OWNER privileges_owner",
+        "SET ROLE privileges_owner",
+    ] {
+        client.batch_execute(sql).unwrap();
+    }
+    let names = "SELECT name, setting FROM pg_catalog.pg_settings
+                  WHERE name LIKE 'webhook\\_pg.%' AND name NOT IN ('webhook_pg.context', 'webhook_pg.traceparent')";
+    for row in client.query(names, &[]).unwrap() {
+        let (name, value): (String, String) = (row.get(0), row.get(1));
+        for whose in ["DATABASE privileges_settings", "ROLE privileges_owner", "ROLE privileges_owned"] {
+            let code = refusal(&mut client, &format!("ALTER {whose} SET {name} = '{value}'"));
+            assert!(["42501", "55P02"].contains(&code.as_str()), "{name} for {whose}: {code}");
+        }
+    }
+    for sql in
+        ["RESET ROLE", "DROP DATABASE privileges_settings", "DROP ROLE privileges_owner, privileges_owned"]
+    {
+        client.batch_execute(sql).unwrap();
+    }
+}
+
+#[test]
+fn mute_can_be_granted_and_what_events_carry_needs_no_grant() {
+    let mut client = Cluster::shared().connect();
+    client
+        .batch_execute(
+            "CREATE ROLE privileges_mute; GRANT SET ON PARAMETER webhook_pg.mute TO privileges_mute;
+             SET ROLE privileges_mute; SET webhook_pg.mute = on; SET webhook_pg.context = '{}';
+             SET webhook_pg.traceparent = ''; RESET ALL; RESET ROLE;
+             REVOKE SET ON PARAMETER webhook_pg.mute FROM privileges_mute; DROP ROLE privileges_mute",
+        )
+        .unwrap();
+}
+
+#[test]
 fn settings_cannot_be_changed_by_a_low_role() {
     let mut client = Cluster::shared().connect();
     client.batch_execute("CREATE ROLE privileges_settings; SET ROLE privileges_settings").unwrap();

@@ -112,6 +112,7 @@ fn the_sql_of_the_readme_and_of_the_docs_is_tested() {
         ("docs/crm.md", "crm"),
         ("docs/formats.md", "formats"),
         ("docs/selection.md", "selection"),
+        ("docs/security.md", "security"),
     ] {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
         let tested = fs::read_to_string(root().join(format!("sql/{test}.sql"))).expect(test);

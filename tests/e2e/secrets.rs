@@ -78,7 +78,60 @@ fn secrets_show_in_no_view_and_not_in_the_log() {
 #[test]
 fn a_role_that_may_read_everything_does_not_read_secrets() {
     let mut scene = scene_with_secrets("secrets_read_all");
-    scene.run("CREATE ROLE secrets_reader; GRANT pg_read_all_data, pg_monitor TO secrets_reader; SET ROLE secrets_reader");
+    scene.run(
+        "CREATE ROLE secrets_reader;
+         GRANT pg_read_all_data, pg_monitor, pg_read_all_settings, pg_read_all_stats TO secrets_reader; SET ROLE secrets_reader",
+    );
     assert_eq!(scene.number("SELECT count(*) FROM webhook.endpoint_secret"), 0);
+    let relations = "SELECT oid::regclass::text FROM pg_class
+                      WHERE relnamespace = 'webhook'::regnamespace AND relkind IN ('r', 'p', 'v')
+                     UNION ALL SELECT 'pg_settings'
+                     UNION ALL SELECT '(SELECT * FROM pg_stat_activity WHERE pid <> pg_backend_pid())'";
+    let names: Vec<String> =
+        scene.client.query(relations, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        let query = format!("SELECT coalesce(string_agg(r::text, ' '), '') FROM {name} r");
+        let text: String =
+            scene.client.query_one(&query, &[]).unwrap_or_else(|e| panic!("{query}: {e:?}")).get(0);
+        for secret in [PASSWORD, API_KEY, "whsec_"] {
+            assert!(!text.contains(secret), "{name} shows a secret");
+        }
+    }
     scene.run("RESET ROLE; DROP ROLE secrets_reader");
+}
+
+#[test]
+fn a_call_that_names_a_secret_shows_in_no_other_session_and_not_in_the_log_when_it_fails() {
+    let cluster = Cluster::shared();
+    let (mut caller, mut other) = (cluster.connect(), cluster.connect());
+    let pid: i32 = caller.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    let activity = "SELECT query FROM pg_stat_activity WHERE pid = $1";
+    for (call, fails) in [
+        (
+            "SELECT webhook_register('https://example.com/', name => 'secrets_hidden', secret => 'whsec_aHVzaGh1c2hodXNoaHVzaGh1c2hodXNo')",
+            false,
+        ),
+        (
+            "SELECT webhook_register('https://example.com/', name => 'secrets_hidden', secret => 'whsec_aHVzaGh1c2hodXNoaHVzaGh1c2hodXNo')",
+            true,
+        ),
+        ("SELECT webhook_register('https://example.com/', secret => 'whsec_aHVzaGh1c2')", true),
+        (
+            "SELECT webhook_update(id, '{\"headers\": {\"a\": \"whsec_aHVzaGh1c2\"}}') FROM webhook.endpoints WHERE name = 'secrets_hidden'",
+            false,
+        ),
+        (
+            "SELECT webhook_rotate_secret(id, secret => 'whsec_aHVzaGh1c2') FROM webhook.endpoints WHERE name = 'secrets_hidden'",
+            true,
+        ),
+    ] {
+        assert_eq!(caller.simple_query(call).is_err(), fails, "{call}");
+        let seen: String = other.query_one(activity, &[&pid]).unwrap().get(0);
+        assert!(!seen.contains("aHVzaGh1c2"), "pg_stat_activity shows {seen}");
+    }
+    caller
+        .batch_execute("SELECT webhook_unregister(id) FROM webhook.endpoints WHERE name = 'secrets_hidden'")
+        .unwrap();
+    assert!(!cluster.log().contains("aHVzaGh1c2"), "the log shows a secret");
 }

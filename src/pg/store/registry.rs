@@ -74,12 +74,20 @@ impl SpiReading<'_, '_> {
         }
         let ids: Vec<i64> = changed.iter().map(|(id, ..)| *id).collect();
         let rows = self.rows(&self.statements.endpoint_configs, &[ids.into()]);
-        let configs: HashMap<i64, String> =
-            rows.iter().map(|row| (required(row, 1), required::<Text>(row, 2).json())).collect();
+        let configs: HashMap<i64, (String, bool)> = rows
+            .iter()
+            .map(|row| (required(row, 1), (required::<Text>(row, 2).json(), required(row, 3))))
+            .collect();
         for (id, state, version) in changed {
-            let Some(config) = configs.get(&id) else { continue };
+            let Some((config, has_secrets)) = configs.get(&id) else { continue };
             match Config::endpoint(id, &state, config, self.schedule) {
-                Ok(endpoint) => drop(found.insert(id, (version, endpoint))),
+                Ok(mut endpoint) => {
+                    // Restored from a dump: what it was to be signed with is not here, so its events wait.
+                    if !has_secrets && endpoint.state == State::Active {
+                        endpoint.state = State::Paused;
+                    }
+                    found.insert(id, (version, endpoint));
+                }
                 Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
             }
         }

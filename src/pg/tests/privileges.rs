@@ -99,14 +99,15 @@ mod tests {
     }
 
     #[pg_test]
-    fn dumps_take_configuration_along_but_no_secret() {
+    fn dumps_take_configuration_along_and_of_secrets_what_is_sealed() {
         let dumped: String = one(
             "SELECT string_agg(c::regclass::text, ' ' ORDER BY c::regclass::text) FROM pg_extension, unnest(extconfig) c
               WHERE extname = 'webhook_pg'",
         );
         assert_eq!(
             dumped,
-            "webhook.attachment webhook.attachment_id_seq webhook.endpoint webhook.endpoint_id_seq webhook.installation"
+            "webhook.attachment webhook.attachment_id_seq webhook.endpoint webhook.endpoint_id_seq webhook.installation \
+             webhook.sealed_secret"
         );
     }
 
