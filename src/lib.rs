@@ -15,6 +15,7 @@ pub mod config;
 pub mod endpoint;
 pub mod error;
 pub mod event;
+pub mod figures;
 pub mod json;
 pub mod keyring;
 pub mod secret;

@@ -315,6 +315,7 @@ BEGIN
     DELETE FROM webhook.endpoint AS e WHERE e.id = endpoint;
     DELETE FROM webhook.position AS p WHERE p.endpoint_id = endpoint;
     DELETE FROM webhook.failing AS f WHERE f.endpoint_id = endpoint;
+    DELETE FROM webhook.endpoint_figures AS f WHERE f.endpoint_id = endpoint;
     UPDATE webhook.delivery AS d SET state = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
      WHERE d.endpoint_id = endpoint AND d.state = 'pending';
 END $$;

@@ -212,6 +212,7 @@ BEGIN
        SET state = 'pending', next_attempt_at = now(), finished_at = NULL, attempts_before = d.attempts;
     GET DIAGNOSTICS n = ROW_COUNT;
     IF n > 0 THEN
+        INSERT INTO webhook.bulk (kind, endpoint_id, events, xid) VALUES ('replay', endpoint, n, pg_current_xact_id());
         PERFORM webhook.recheck();
     END IF;
     RETURN n;

@@ -160,6 +160,37 @@ CREATE TABLE webhook.failing (
     since       timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
+-- What became of the attempts for an endpoint, in total: src/figures.rs. Saved about once a second while it is busy.
+CREATE TABLE webhook.endpoint_figures (
+    endpoint_id     bigint PRIMARY KEY,
+    delivered       bigint NOT NULL,
+    failed_attempts bigint NOT NULL,
+    died            bigint NOT NULL,   -- deliveries that ran out of attempts
+    last_success_at timestamptz,
+    last_failure_at timestamptz,
+    seconds         float8 NOT NULL,   -- that all attempts took together
+    p50_ms          real,              -- of the last 500 attempts
+    p99_ms          real,
+    buckets         bigint[] NOT NULL  -- attempts by duration
+) WITH (fillfactor = 50);
+
+-- What webhook_backfill and webhook_replay were asked for, as long as events of that time are kept.
+CREATE TABLE webhook.bulk (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    endpoint_id bigint NOT NULL,
+    events      bigint NOT NULL,
+    xid         xid8 NOT NULL,
+    asked_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    kind        text NOT NULL CONSTRAINT bulk_kind_known CHECK (kind IN ('backfill', 'replay'))
+);
+
+-- Events that were pruned.
+CREATE TABLE webhook.pruned (
+    events  bigint NOT NULL,
+    last_at timestamptz
+) WITH (fillfactor = 50);
+INSERT INTO webhook.pruned (events) VALUES (0);
+
 -- One event for one endpoint: a row when it ended or must be tried again. The last attempt stands in the row itself,
 -- so that a delivery that succeeds at once costs one insert.
 CREATE TABLE webhook.delivery (
@@ -189,7 +220,7 @@ CREATE INDEX delivery_due ON webhook.delivery (endpoint_id, next_attempt_at)
     WHERE state = 'pending' AND attempts OPERATOR(pg_catalog.<>) attempts_before;
 CREATE INDEX delivery_asked ON webhook.delivery (endpoint_id, next_attempt_at, seq)
     WHERE state = 'pending' AND attempts OPERATOR(pg_catalog.=) attempts_before;
-CREATE INDEX delivery_dead ON webhook.delivery (finished_at) WHERE state = 'dead';
+CREATE INDEX delivery_dead ON webhook.delivery (finished_at) INCLUDE (endpoint_id) WHERE state = 'dead';
 
 -- The attempts before the last one, or all that failed: see webhook.attempts for the whole record.
 CREATE TABLE webhook.attempt (

@@ -203,6 +203,12 @@ BEGIN
       FROM (SELECT * FROM webhook.attachments WHERE NOT enabled ORDER BY id LIMIT 100) AS a;
     RETURN QUERY SELECT 'attachments', n = 0, CASE WHEN n = 0 THEN 'Every attached table has its triggers enabled.'
         ELSE format('Triggers are missing or disabled on %s. ALTER TABLE ... ENABLE TRIGGER, or webhook_attach again.', names) END;
+
+    RETURN QUERY SELECT * FROM webhook.check_columns();
+    RETURN QUERY SELECT * FROM webhook.check_bypasses();
+    RETURN QUERY SELECT * FROM webhook.check_lag(seen);
+    RETURN QUERY SELECT * FROM webhook.check_egress(seen);
+    RETURN QUERY SELECT * FROM webhook.check_progress(seen);
 END $$;
 
 -- Makes this database the one that sends: after a restore, a copy or pg_upgrade. What a copy still has to send, it will.

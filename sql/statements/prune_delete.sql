@@ -10,5 +10,9 @@ WITH deliveries AS (
     DELETE FROM webhook.outbox o WHERE o.ctid = ANY ($1::pg_catalog.text[]::pg_catalog.tid[])
 ), large AS (
     DELETE FROM webhook.large_transaction l WHERE l.xid < $4::pg_catalog.text::pg_catalog.xid8
+), bulk AS (
+    DELETE FROM webhook.bulk b WHERE b.xid < $4::pg_catalog.text::pg_catalog.xid8
+), counted AS (
+    UPDATE webhook.pruned p SET events = p.events + pg_catalog.cardinality($1), last_at = pg_catalog.now()
 )
 SELECT pg_catalog.count(*) FROM deliveries

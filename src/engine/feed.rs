@@ -3,7 +3,7 @@
 
 mod loading;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::lane::{Feed, Lane, Origin, Task};
@@ -33,6 +33,8 @@ pub(super) struct Desk<'a> {
     pub(super) chunk: &'a mut usize,
     /// There is more to read at once.
     pub(super) unfinished: bool,
+    /// Endpoints whose figures are to be shown.
+    pub(super) touched: &'a mut BTreeSet<i64>,
 }
 
 /// A lane leaves whatever feeds it. What it has in flight goes on, but belongs to no window any more.
@@ -71,7 +73,8 @@ impl Desk<'_> {
         // Events that this transaction sees may be of types that an endpoint wants since a moment ago.
         let endpoints_changed = turn.endpoints_changed || db.endpoints_changed();
         if endpoints_changed {
-            self.load_endpoints(db.endpoints());
+            let registered = db.endpoints();
+            self.load_endpoints(db, registered);
         }
         if endpoints_changed || turn.poll {
             self.load_pending(db);

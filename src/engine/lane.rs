@@ -21,6 +21,7 @@ use super::reader::Reader;
 use super::store::Asked;
 use crate::endpoint::{Endpoint, Ordering};
 use crate::event::{Event, Place, Timestamp};
+use crate::figures::Figures;
 use crate::position::Position;
 
 /// Who feeds a lane.
@@ -128,6 +129,8 @@ pub struct Lane {
     pub order: Order,
     /// How promptly it answers.
     pub pace: Pace,
+    /// What became of its attempts.
+    pub figures: Figures,
 }
 
 impl Lane {
@@ -157,6 +160,7 @@ impl Lane {
             breaker: Breaker::restored(failing_since),
             saved_failing: failing_since,
             pace: Pace::default(),
+            figures: Figures::default(),
         }
     }
 

@@ -1,10 +1,11 @@
 //! A round: one turn of the dispatcher. Collect, write, read, start; short, and never waiting for a receiver.
 
 mod answers;
+mod figures;
 mod starting;
 mod writing;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::faults::{self, Faults};
@@ -80,6 +81,11 @@ pub struct Dispatcher<S, T> {
     /// A failure that was met since the last question, for the log.
     trouble: Option<String>,
     faults: Faults,
+    /// Endpoints whose figures or requests in flight have changed and are not shown yet; whose figures are not saved yet, and
+    /// when they are to be.
+    touched: BTreeSet<i64>,
+    unsaved: BTreeSet<i64>,
+    save_at: Timestamp,
 }
 
 impl<S: Store, T: Transport> Dispatcher<S, T> {
@@ -121,6 +127,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             unfinished: false,
             trouble: None,
             faults: Faults::default(),
+            touched: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            save_at: Timestamp::MIN,
         };
         dispatcher.configure(settings);
         Ok(dispatcher)
@@ -194,10 +203,16 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.endpoints_changed |= turn.endpoints_changed;
         let turn = Turn { endpoints_changed: self.endpoints_changed, ..turn };
         self.collect(turn.now);
+        self.show();
         // What is read must show what has ended.
         let reads = turn.endpoints_changed || turn.poll || self.has_work(turn.now);
         let written =
             if reads || self.is_group_due(turn.now) { self.write(turn) } else { self.may_write(turn) };
+        if turn.endpoints_changed {
+            // A lane that ends takes its figures along.
+            self.save_at = Timestamp::MIN;
+            self.save_figures(turn);
+        }
         if written && self.settings.enabled {
             self.read(turn)?;
             if turn.endpoints_changed {
@@ -208,6 +223,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 self.hand_out_slots(turn.now);
             }
         }
+        self.show();
+        self.save_figures(turn);
         self.lanes.rest();
         Ok(self.wait(turn.now))
     }
@@ -234,6 +251,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             fresh: &mut self.fresh,
             chunk: &mut self.chunk,
             unfinished: false,
+            touched: &mut self.touched,
         };
         if reads {
             self.unfinished = self.store.read(|db| {
@@ -264,8 +282,13 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 [ready.filter(|at| *at > now), probe.filter(|at| *at > now), due, silent]
             });
         let timers = timers.filter(|_| self.settings.enabled);
-        let next =
-            timers.flatten().chain(self.group_due_at()).chain(self.held_at()).map(|at| until(at, now)).min();
+        let next = timers
+            .flatten()
+            .chain(self.group_due_at())
+            .chain(self.held_at())
+            .chain(self.save_at())
+            .map(|at| until(at, now))
+            .min();
         next.map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))
     }
 }

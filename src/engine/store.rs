@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::endpoint::Endpoint;
 use crate::event::{Event, Place, Timestamp};
+use crate::figures::Figures;
 use crate::outcome::{Attempt, State};
 use crate::position::{Leg, Position, Snapshot};
 use crate::settings::Settings;
@@ -108,6 +109,8 @@ pub trait Reading {
     fn endpoints(&mut self) -> Vec<Registered>;
     /// What had completed when this transaction began.
     fn snapshot(&mut self) -> Arc<Snapshot>;
+    /// What became of the attempts for these endpoints until now, as far as any were made.
+    fn figures(&mut self, endpoints: &[i64]) -> Vec<(i64, Figures)>;
     /// The next places of the leg, lowest numbers first, at most `limit`. When the leg is long it may look at a part of it
     /// only, find no place in that, and leave out what nobody in the audience wants.
     fn plan(&mut self, leg: &Leg, limit: usize, audience: &mut dyn Audience) -> Plan;
@@ -234,4 +237,12 @@ pub trait Store {
     fn write(&mut self, ledger: &Ledger) -> Result<Held, Self::Error>;
     /// Makes durable what was written.
     fn flush(&mut self);
+    /// Lets everybody see the figures of an endpoint at once, and how many requests to it are in flight; `is_saved`: they are
+    /// written, too. Cheap, and never fails.
+    fn show(&mut self, endpoint: i64, in_flight: usize, figures: &Figures, is_saved: bool);
+    /// Writes figures, in a transaction of their own. What somebody's open transaction holds is left out.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    fn save_figures(&mut self, figures: &[(i64, &Figures)]) -> Result<(), Self::Error>;
 }

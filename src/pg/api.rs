@@ -6,6 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use super::board;
 use super::databases::Wanted;
 use super::encoding::Text;
 use super::roster::{self, State};
@@ -211,6 +212,32 @@ fn is_held(xmax: pg_sys::TransactionId) -> bool {
             && !pg_sys::TransactionIdIsCurrentTransactionId(xmax)
             && pg_sys::TransactionIdIsInProgress(xmax)
     }
+}
+
+/// What the worker shows of endpoints, as JSON: times in seconds since 1970.
+#[pg_extern(sql = false)]
+fn board() -> Option<Text> {
+    let slot = roster::preloaded().then(roster::own_slot).flatten();
+    let serves = slot.is_some_and(|slot| slot.state() == State::Serving);
+    // SAFETY: a plain global, set before any transaction starts.
+    let database = unsafe { pg_sys::MyDatabaseId }.to_u32();
+    let seconds = |at: Option<i64>| at.map(|at| at as f64 / 1e6);
+    let entry = |shown: board::Shown| {
+        let figures = shown.figures;
+        serde_json::json!({
+            "endpoint_id": shown.endpoint,
+            "in_flight": if serves { shown.in_flight } else { 0 },
+            "delivered": figures.delivered,
+            "failed_attempts": figures.failed_attempts,
+            "died": figures.died,
+            "last_success_at": seconds(figures.last_success_at),
+            "last_failure_at": seconds(figures.last_failure_at),
+            "p50_ms": figures.percentiles.map(|p| p[0]),
+            "p99_ms": figures.percentiles.map(|p| p[1]),
+        })
+    };
+    let shown = || board::read(database).map(entry).collect::<Vec<_>>();
+    slot.map(|_| Text::of(&serde_json::Value::Array(shown()).to_string()))
 }
 
 /// What holds up sending, as JSON: `since` in seconds since 1970, and `message`. Null: nothing does.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::prelude::*;
 
+use super::activity::WaitEvent;
 use super::databases::{self, Wanted};
 use super::log::Log;
 use super::roster::{self, Slot, State};
@@ -172,6 +173,7 @@ struct Launcher {
     entries: BTreeMap<u32, Entry>,
     scan_at: Instant,
     log: Log,
+    wait_event: WaitEvent,
 }
 
 impl Launcher {
@@ -187,7 +189,8 @@ impl Launcher {
                 slot.free();
             }
         }
-        Self { entries, scan_at: now, log: Log::new(LAUNCHER_TYPE) }
+        let wait_event = WaitEvent::new(c"WebhookLauncherMain");
+        Self { entries, scan_at: now, log: Log::new(LAUNCHER_TYPE), wait_event }
     }
 
     fn run(mut self) -> ! {
@@ -202,7 +205,7 @@ impl Launcher {
             let ms = std::ffi::c_long::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(1000);
             // SAFETY: the latch of this process. Reset before looking for work, so that no wake-up is lost.
             unsafe {
-                pg_sys::WaitLatch(pg_sys::MyLatch, events as _, ms, pg_sys::PG_WAIT_EXTENSION);
+                pg_sys::WaitLatch(pg_sys::MyLatch, events as _, ms, self.wait_event.number());
                 pg_sys::ResetLatch(pg_sys::MyLatch);
             }
         }

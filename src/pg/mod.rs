@@ -2,9 +2,11 @@
 // `ErrorReport` is the one error type that keeps SQLSTATE, DETAIL and HINT, and it is 208 bytes.
 #![allow(clippy::result_large_err)]
 
+mod activity;
 pub mod api;
 mod append;
 pub mod attach;
+mod board;
 pub mod capture;
 mod columns;
 pub mod commands;
@@ -49,7 +51,10 @@ extension_sql_file!("../../sql/install/events.sql", name = "events", requires = 
 extension_sql_file!("../../sql/install/config.sql", name = "config", requires = ["events"]);
 extension_sql_file!("../../sql/install/views.sql", name = "views", requires = ["config"]);
 extension_sql_file!("../../sql/install/roles.sql", name = "roles", requires = ["views"]);
-extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["roles"]);
+extension_sql_file!("../../sql/install/stats.sql", name = "stats", requires = ["roles"]);
+extension_sql_file!("../../sql/install/checks.sql", name = "checks", requires = ["stats"]);
+extension_sql_file!("../../sql/install/metrics.sql", name = "metrics", requires = ["checks"]);
+extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["metrics"]);
 
 /// Runs when the library is loaded: by the postmaster, if it preloads it, else by the first session that needs it.
 /// It must never raise: a session whose writes fire the capture trigger would fail with it.
@@ -63,6 +68,7 @@ pub extern "C-unwind" fn _PG_init() {
         return;
     }
     roster::init();
+    board::init();
     commands::init();
     launcher::register();
 }

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgAtomic, pg_shmem_init};
 
+use super::board;
 use super::notice::Notice;
 
 /// Databases that have a worker or wait for one at the same time.
@@ -361,6 +362,7 @@ pub fn allocate(database: u32) -> Option<&'static Slot> {
 impl Slot {
     /// Takes the slot from its database. Its worker must be gone.
     pub fn free(&self) {
+        board::wipe(self.database.load(SeqCst));
         self.database.store(0, SeqCst);
     }
 

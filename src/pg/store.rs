@@ -1,6 +1,7 @@
 //! The engine's store: the statements of `sql/statements/`, run through SPI in short transactions.
 
 mod fetching;
+mod figures;
 mod planning;
 mod reading;
 mod registry;
@@ -12,6 +13,7 @@ use pgrx::spi::{SpiClient, SpiHeapTupleData};
 use self::reading::SpiReading;
 use self::registry::Registry;
 
+use super::board;
 use super::deliveries;
 use super::durability::Durability;
 use super::rows::*;
@@ -20,6 +22,7 @@ use super::statement::Statement;
 use super::transaction::{limit_waiting, transaction};
 use crate::engine::{Held, Ledger, Reading, Settled, Store};
 use crate::event::{Place, Timestamp};
+use crate::figures::Figures;
 use crate::outcome::State;
 use crate::position::Position;
 use crate::retry::Schedule;
@@ -61,6 +64,8 @@ struct Statements {
     disable: Statement,
     write_failing: Statement,
     clear_failing: Statement,
+    figures: Statement,
+    write_figures: Statement,
 }
 
 /// The store of this process's database.
@@ -69,6 +74,7 @@ pub struct SpiStore {
     durability: Durability,
     selection: Selection,
     registry: Registry,
+    board: board::Desk,
     /// The setting `retry_schedule`, which `max_attempts` of an endpoint cuts or repeats.
     schedule: Schedule,
     log_attempts: LogAttempts,
@@ -110,10 +116,13 @@ impl SpiStore {
                 disable: statement!("disable"),
                 write_failing: statement!("write_failing"),
                 clear_failing: statement!("clear_failing"),
+                figures: statement!("figures"),
+                write_figures: statement!("write_figures"),
             },
             durability: Durability::default(),
             selection: Selection::new(statement!("select"), statement!("write_filter_errors")),
             registry: Registry::default(),
+            board: board::Desk::take_over(),
             schedule: Schedule::new(Vec::new()),
             log_attempts: LogAttempts::All,
             is_current,
@@ -175,6 +184,23 @@ impl Store for SpiStore {
 
     fn flush(&mut self) {
         self.durability.flush_committed();
+    }
+
+    fn show(&mut self, endpoint: i64, in_flight: usize, figures: &Figures, is_saved: bool) {
+        self.board.show(endpoint, in_flight, figures, is_saved);
+    }
+
+    fn save_figures(&mut self, figures: &[(i64, &Figures)]) -> Result<(), String> {
+        if figures.is_empty() {
+            return Ok(());
+        }
+        transaction(|| {
+            self.ensure_current()?;
+            limit_waiting();
+            let args = figures::arguments(figures);
+            Spi::connect_mut(|client| self.statements.write_figures.write(client, &args))
+                .map_err(|error| error.to_string())
+        })
     }
 }
 

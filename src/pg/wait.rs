@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use pgrx::prelude::*;
 
+use super::activity::WaitEvent;
 use super::thread::Bell;
 
 /// A set of wait events that lives as long as the process.
 pub struct Waiter {
     set: *mut pg_sys::WaitEventSet,
     bell: Bell,
+    event: WaitEvent,
 }
 
 /// Why the wait ended.
@@ -46,7 +48,7 @@ impl Waiter {
                 nobody,
             );
             pg_sys::AddWaitEventToSet(set, pg_sys::WL_SOCKET_READABLE, bell.fd(), no_latch, nobody);
-            Self { set, bell }
+            Self { set, bell, event: WaitEvent::new(c"WebhookWorkerMain") }
         }
     }
 
@@ -57,9 +59,8 @@ impl Waiter {
         let ms = i64::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i64::MAX).min(3_600_000);
         let mut events = [pg_sys::WaitEvent::default(); 3];
         // SAFETY: the set from above and room for all its events.
-        let count = unsafe {
-            pg_sys::WaitEventSetWait(self.set, ms, events.as_mut_ptr(), 3, pg_sys::PG_WAIT_EXTENSION)
-        };
+        let count =
+            unsafe { pg_sys::WaitEventSetWait(self.set, ms, events.as_mut_ptr(), 3, self.event.number()) };
         let happened = &events[..usize::try_from(count).unwrap_or(0)];
         let by_latch = happened.iter().any(|event| event.events & pg_sys::WL_LATCH_SET != 0);
         if happened.iter().any(|event| event.events & pg_sys::WL_SOCKET_READABLE != 0) {

@@ -12,12 +12,14 @@
 //! It ends with exit code 0 where there is nothing to serve or somebody needs the database, by SIGTERM (`die`: FATAL), or with
 //! the postmaster, never by joining threads. The launcher starts the next one.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgrx::prelude::*;
 
+use super::activity;
+use super::board;
 use super::health::Health;
 use super::log::Log;
 use super::prune::Pruner;
@@ -222,10 +224,11 @@ impl Worker {
             if recheck || (by_latch && !poll) {
                 accept_invalidations();
             }
+            activity::begins();
             let wait = self.turn(by_latch, poll).min(self.prune(poll));
             let wait = wait.min(poll_at.saturating_duration_since(Instant::now()));
             self.health.tell(self.engine.as_mut().and_then(Engine::fault));
-            let wait = report_activity(self.engine.as_ref().map(Engine::in_flight), wait);
+            let wait = activity::ends(self.engine.as_ref().map(Engine::in_flight), wait);
             let listens = self.engine.as_ref().is_some_and(Engine::wants_news);
             // Invalidations that came in the middle of the turn are for the next one.
             let again = wake::listen(listens) || ENDPOINTS_CHANGED.load(Ordering::Relaxed);
@@ -266,6 +269,7 @@ impl Worker {
         let gone = endpoints_changed && self.engine.is_some() && self.is_gone();
         if gone {
             self.engine = None;
+            board::wipe_own();
         }
         let table = if self.engine.is_none() && (poll || gone) { self.table_to_serve() } else { None };
         if poll && self.is_read_only() {
@@ -298,6 +302,7 @@ impl Worker {
         if !troubles.is_empty() && is_dropped().unwrap_or(false) {
             // DROP EXTENSION in the middle of the turn is no trouble.
             self.engine = None;
+            board::wipe_own();
             self.table_to_serve();
             return Duration::ZERO;
         }
@@ -407,30 +412,6 @@ fn is_own_installation() -> Result<bool, String> {
     Spi::connect(|client| statement.read(client, &[]).and_then(|table| table.first().get_one::<bool>()))
         .map(|own| own.unwrap_or(false))
         .map_err(|error| error.to_string())
-}
-
-/// Shows in pg_stat_activity what the worker does, and flushes its statistics: a background worker that does not is
-/// invisible to autovacuum. Answers when to come back at the latest.
-fn report_activity(in_flight: Option<usize>, wait: Duration) -> Duration {
-    let text = match in_flight {
-        None => c"paused".to_owned(),
-        Some(0) => c"idle".to_owned(),
-        Some(count) => CString::new(format!("{count} requests in flight")).unwrap_or_default(),
-    };
-    let state = if in_flight.unwrap_or(0) == 0 {
-        pg_sys::BackendState::STATE_IDLE
-    } else {
-        pg_sys::BackendState::STATE_RUNNING
-    };
-    // SAFETY: no transaction is open; the text is copied.
-    let again_ms = unsafe {
-        pg_sys::pgstat_report_activity(state, text.as_ptr());
-        pg_sys::pgstat_report_stat(false)
-    };
-    match u64::try_from(again_ms) {
-        Ok(ms @ 1..) => wait.min(Duration::from_millis(ms)),
-        _ => wait,
-    }
 }
 
 fn wall_clock() -> Timestamp {

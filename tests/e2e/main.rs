@@ -40,6 +40,7 @@ mod lag;
 mod large;
 mod lifecycle;
 mod logical;
+mod monitoring;
 // Of the tests of src/http, which use more of it.
 #[allow(dead_code)]
 #[path = "../http/name_server.rs"]
@@ -57,4 +58,5 @@ mod retention;
 mod retry;
 mod roles;
 mod secrets;
+mod stats;
 mod values;

@@ -114,3 +114,53 @@ fn a_read_only_database_pauses_the_worker_and_nothing_is_lost() {
     scene.receiver.wait_for_rows(2..=9, secs(20));
     scene.wait_until_drained(secs(20));
 }
+
+/// What pg_stat_activity says of a process: state, wait event, text.
+fn activity(scene: &mut Scene<'_>, backend_type: &str) -> (String, String, String) {
+    let query = "SELECT coalesce(state, ''), coalesce(wait_event, ''), query FROM pg_stat_activity WHERE backend_type = $1";
+    let row = scene.client.query_one(query, &[&backend_type]).expect("one such process");
+    (row.get(0), row.get(1), row.get(2))
+}
+
+#[test]
+fn pg_stat_activity_says_what_the_worker_does_and_waits_for() {
+    let cluster = Cluster::start(&[]);
+    let mut scene = Scene::new(&cluster, "process_activity", ", timeout => '60 s'", |_, _| Reply::Hang);
+    // From PostgreSQL 17 on extensions have wait events of their own.
+    let has_names = scene.number("SELECT current_setting('server_version_num')::bigint") >= 170_000;
+    let named = |name: &str| if has_names { name.to_owned() } else { "Extension".to_owned() };
+    let expected = |state: &str, text: &str| (state.to_owned(), named("WebhookWorkerMain"), text.to_owned());
+    let becomes = |scene: &mut Scene<'_>, wanted: (String, String, String)| {
+        wait_until(&format!("it is {wanted:?}"), secs(10), || {
+            let seen = activity(scene, "webhook_pg worker");
+            holds(seen == wanted, || format!("{seen:?}"))
+        });
+    };
+    becomes(&mut scene, expected("idle", "idle"));
+    scene.insert(1..=3);
+    scene.receiver.wait_for_hanging(3, secs(20));
+    becomes(&mut scene, expected("active", "3 requests in flight"));
+    scene.receiver.release();
+    scene.wait_until_drained(secs(20));
+    becomes(&mut scene, expected("idle", "idle"));
+    let launcher = activity(&mut scene, "webhook_pg launcher");
+    assert_eq!(launcher, ("idle".to_owned(), named("WebhookLauncherMain"), "databases served: 1".to_owned()));
+}
+
+#[test]
+fn what_the_worker_writes_is_counted_within_2_seconds_and_vacuumed_by_autovacuum() {
+    let cluster = Cluster::start(&[("autovacuum_naptime", "1s")]);
+    let mut scene = Scene::new(&cluster, "process_pgstat", "", |_, _| Reply::ok());
+    scene.run("INSERT INTO {} SELECT n, 'note' FROM generate_series(1, 3000) AS n");
+    scene.wait_for_deliveries("delivered", 3000);
+    let written = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'delivery'";
+    wait_until("the statistics know of them", secs(2), || {
+        let seen = scene.number(written);
+        holds(seen >= 3000, || format!("{seen}"))
+    });
+    wait_until("autovacuum has come by", secs(60), || {
+        let seen =
+            scene.number("SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'delivery'");
+        holds(seen >= 1, || format!("{seen}"))
+    });
+}

@@ -111,6 +111,7 @@ fn the_sql_of_the_readme_and_of_the_docs_is_tested() {
         ("README.md", "readme"),
         ("docs/crm.md", "crm"),
         ("docs/formats.md", "formats"),
+        ("docs/monitoring.md", "monitoring"),
         ("docs/selection.md", "selection"),
         ("docs/security.md", "security"),
     ] {

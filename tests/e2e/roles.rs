@@ -374,3 +374,31 @@ fn what_roles_were_given_goes_with_a_dump() {
         superuser.batch_execute(&format!("DROP DATABASE {database}")).unwrap();
     }
 }
+
+#[test]
+fn stats_progress_and_metrics_show_a_role_its_own_endpoints_and_an_observer_all() {
+    let mut scene = Scene::accepting("roles_stats");
+    scene.insert(1..=3);
+    scene.wait_until_drained(secs(20));
+    scene.run("SELECT webhook_replay(id, '-infinity') FROM webhook.endpoints WHERE name = '{}'");
+    let mut admin = Role::new("roles_stats_admin", &["admin"]);
+    let mut observer = Role::new("roles_stats_observer", &["observer"]);
+    let mut publisher = Role::new("roles_stats_publisher", &["publisher"]);
+    admin.run("SELECT webhook_register('http://127.0.0.1:1/', name => 'roles_stats_own', events => '{nothing.at_all}')");
+    for (query, of_admin) in [
+        ("SELECT count(*) FROM webhook.stats WHERE endpoint LIKE 'roles_stats%'", 1),
+        ("SELECT count(*) FROM webhook.progress WHERE endpoint LIKE 'roles_stats%'", 0),
+        (
+            "SELECT count(*) FROM regexp_split_to_table(webhook_metrics(), '\n') AS line
+              WHERE line LIKE 'webhook_pg_delivered_total{endpoint=\"roles_stats%'",
+            1,
+        ),
+    ] {
+        assert_eq!(admin.number(query), of_admin, "{query}");
+        assert_eq!(observer.number(query), of_admin + 1, "{query}");
+        publisher.assert_denied(query);
+    }
+    let progress = "SELECT detail FROM webhook_status() WHERE check_name = 'progress'";
+    assert!(!admin.text(progress).contains("roles_stats:"));
+    scene.wait_until_drained(secs(20));
+}

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use webhook_pg::endpoint::{Endpoint, State as Mode};
 use webhook_pg::engine::{Ledger, Settled};
 use webhook_pg::event::{ENDPOINT_DISABLED, Event, Place, Timestamp, endpoint_key};
+use webhook_pg::figures::Figures;
 use webhook_pg::outcome::State;
 use webhook_pg::position::{Position, Snapshot};
 
@@ -70,6 +71,8 @@ pub struct Counts {
     /// Events of large transactions that were left out as a whole.
     pub passed: usize,
     pub verified: usize,
+    /// Times that figures were saved.
+    pub figure_writes: usize,
 }
 
 /// The model.
@@ -106,6 +109,10 @@ pub struct Database {
     /// Bytes of the largest event.
     pub largest_event: usize,
     pub counts: Counts,
+    /// What is shown of endpoints: requests in flight, and figures.
+    pub shown: BTreeMap<i64, (usize, Figures)>,
+    /// Figures that are saved.
+    pub figures: BTreeMap<i64, Figures>,
 }
 
 impl Database {
@@ -135,6 +142,8 @@ impl Database {
             largest_fetch: 0,
             largest_event: 0,
             counts: Counts::default(),
+            shown: BTreeMap::new(),
+            figures: BTreeMap::new(),
         }
     }
 

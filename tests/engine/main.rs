@@ -4,6 +4,7 @@
 
 mod breaker;
 mod database;
+mod figures;
 mod isolation;
 mod network;
 mod order;

@@ -11,6 +11,7 @@ use webhook_pg::engine::{
     Asked, Audience, DueDelivery, Held, Kind, Ledger, Part, Pending, Plan, Reading, Registered, Slice, Store,
 };
 use webhook_pg::event::{Event, Place, Timestamp};
+use webhook_pg::figures::Figures;
 use webhook_pg::position::{Leg, Position, Snapshot};
 use webhook_pg::settings::Settings;
 
@@ -89,6 +90,17 @@ impl Store for Disk {
     fn flush(&mut self) {
         self.network.borrow_mut().unflushed = 0;
     }
+
+    fn show(&mut self, endpoint: i64, in_flight: usize, figures: &Figures, _: bool) {
+        self.database.borrow_mut().shown.insert(endpoint, (in_flight, figures.clone()));
+    }
+
+    fn save_figures(&mut self, figures: &[(i64, &Figures)]) -> Result<(), String> {
+        let mut database = self.database.borrow_mut();
+        database.counts.figure_writes += 1;
+        database.figures.extend(figures.iter().map(|(id, figures)| (*id, (*figures).clone())));
+        Ok(())
+    }
 }
 
 impl Reading for Database {
@@ -109,6 +121,10 @@ impl Reading for Database {
                 failing_since: self.failing.get(&entry.endpoint.id).copied(),
             })
             .collect()
+    }
+
+    fn figures(&mut self, endpoints: &[i64]) -> Vec<(i64, Figures)> {
+        endpoints.iter().filter_map(|id| Some((*id, self.figures.get(id)?.clone()))).collect()
     }
 
     fn snapshot(&mut self) -> Arc<Snapshot> {

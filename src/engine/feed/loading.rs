@@ -13,7 +13,7 @@ use crate::event::{Place, Timestamp};
 
 impl Desk<'_> {
     /// Takes over what changed in the endpoints.
-    pub(super) fn load_endpoints(&mut self, registered: Vec<Registered>) {
+    pub(super) fn load_endpoints(&mut self, db: &mut dyn Reading, registered: Vec<Registered>) {
         self.lanes.forget_takers();
         let known: HashSet<i64> = registered.iter().map(|entry| entry.endpoint.id).collect();
         for id in self.lanes.ids().into_iter().filter(|id| !known.contains(id)) {
@@ -21,9 +21,19 @@ impl Desk<'_> {
                 // What it has in flight may find a new lane of the same endpoint when it lands.
                 leave(&mut lane, id, self.head, self.flights, Feed::Stopped);
             }
+            self.touched.insert(id);
         }
+        let new: Vec<i64> = known.into_iter().filter(|id| !self.lanes.contains(*id)).collect();
         for entry in registered {
             self.load_endpoint(entry);
+        }
+        if !new.is_empty() {
+            for (id, figures) in db.figures(&new) {
+                if let Some(lane) = self.lanes.get_mut(id) {
+                    lane.figures = figures;
+                }
+            }
+            self.touched.extend(new);
         }
     }
 

@@ -33,6 +33,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     fn land(&mut self, Flight { lane: id, task, attempt: number }: Flight, attempt: Attempt, now: Timestamp) {
         let verdict = outcome::judge(&attempt.answer);
+        self.touched.insert(id);
         let mut slackened = false;
         let mut lane = self.lanes.get_mut(id);
         if let Some(lane) = &mut lane {
@@ -79,6 +80,10 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if decision.disable {
             self.ledger.disabled.push((id, "410 Gone".to_owned()));
         }
+        if let Some(lane) = self.lanes.get_mut(id) {
+            lane.figures.count(&attempt, decision.state, now);
+            self.unsaved.insert(id);
+        }
         self.ledger.settled.push(Settled {
             endpoint: id,
             place: task.event.place,
@@ -96,6 +101,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     pub(super) fn recall(&mut self, id: i64) {
         for ticket in self.transport.recall(id).into_iter().rev() {
             let Some(flight) = self.flights.remove(&ticket) else { continue };
+            self.touched.insert(id);
             if let Some(lane) = self.lanes.get_mut(id) {
                 lane.in_flight = lane.in_flight.saturating_sub(1);
                 lane.take_back(flight.task);

@@ -81,7 +81,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         false
     }
 
-    fn limit(&self, lane: &Lane) -> usize {
+    pub(super) fn limit(&self, lane: &Lane) -> usize {
         lane.endpoint.max_in_flight.unwrap_or(self.settings.endpoint_max_in_flight)
     }
 
@@ -118,6 +118,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
                 limit,
             });
         }
+        self.touched.insert(id);
         self.flights.insert(ticket, Flight { lane: id, task, attempt });
         true
     }

@@ -31,6 +31,7 @@ use crate::pg::table::{Table, as_owner};
 
 const ROWS: &str = include_str!("../../../sql/statements/backfill.sql");
 const CHECK_FEEDABLE: &str = include_str!("../../../sql/statements/check_feedable.sql");
+const NOTE: &str = include_str!("../../../sql/statements/write_bulk.sql");
 const CONDITION_HINT: &str = "Write an expression over the columns of the table, such as status = 'open'.";
 /// Rows fetched at a time.
 const BATCH: std::ffi::c_long = 1000;
@@ -71,6 +72,9 @@ fn webhook_backfill(
         let send = || send(&statement, relation, &plans, time);
         let count = condition.as_ref().map_or_else(send, |condition| condition.explaining(send));
         pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+        if count > 0 {
+            as_owner(|| Spi::run_with_args(NOTE, &[endpoint.into(), count.into()])).map_err(spi)?;
+        }
         Ok(count)
     }
 }

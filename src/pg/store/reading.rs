@@ -8,9 +8,11 @@ use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiHeapTupleData, SpiTupleTable};
 
 use super::Statements;
+use super::figures;
 use super::registry::Registry;
 use crate::engine::{Asked, Audience, DueDelivery, Kind, Pending, Plan, Reading, Registered, Slice};
 use crate::event::{Event, Place, Timestamp, order_key};
+use crate::figures::Figures;
 use crate::pg::durability::Durability;
 use crate::pg::encoding::Text;
 use crate::pg::rows::*;
@@ -61,6 +63,11 @@ impl Reading for SpiReading<'_, '_> {
 
     fn endpoints(&mut self) -> Vec<Registered> {
         self.registered()
+    }
+
+    fn figures(&mut self, endpoints: &[i64]) -> Vec<(i64, Figures)> {
+        let rows = self.rows(&self.statements.figures, &[endpoints.to_vec().into()]);
+        figures::read(&rows)
     }
 
     fn snapshot(&mut self) -> Arc<Snapshot> {
