@@ -69,7 +69,7 @@ pub struct Dispatcher<S, T> {
     at_risk: usize,
     write_after: Timestamp,
     /// When positions may be saved again.
-    save_after: Timestamp,
+    positions_after: Timestamp,
     /// Where the last turn stopped handing out slots, for each class of endpoints.
     turn_of: [i64; 3],
     /// The clock of the last turn.
@@ -85,7 +85,7 @@ pub struct Dispatcher<S, T> {
     /// when they are to be.
     touched: BTreeSet<i64>,
     unsaved: BTreeSet<i64>,
-    save_at: Timestamp,
+    figures_at: Timestamp,
 }
 
 impl<S: Store, T: Transport> Dispatcher<S, T> {
@@ -120,7 +120,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             held_until: Timestamp::MIN,
             at_risk: 0,
             write_after: Timestamp::MIN,
-            save_after: Timestamp::MIN,
+            positions_after: Timestamp::MIN,
             turn_of: [0; 3],
             clock: Timestamp::MIN,
             chunk: Limits::default().first_chunk,
@@ -129,7 +129,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             faults: Faults::default(),
             touched: BTreeSet::new(),
             unsaved: BTreeSet::new(),
-            save_at: Timestamp::MIN,
+            figures_at: Timestamp::MIN,
         };
         dispatcher.configure(settings);
         Ok(dispatcher)
@@ -210,7 +210,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             if reads || self.is_group_due(turn.now) { self.write(turn) } else { self.may_write(turn) };
         if turn.endpoints_changed {
             // A lane that ends takes its figures along.
-            self.save_at = Timestamp::MIN;
+            self.figures_at = Timestamp::MIN;
             self.save_figures(turn);
         }
         if written && self.settings.enabled {
@@ -286,7 +286,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             .flatten()
             .chain(self.group_due_at())
             .chain(self.held_at())
-            .chain(self.save_at())
+            .chain(self.figures_at())
             .map(|at| until(at, now))
             .min();
         next.map_or(self.settings.poll_interval, |at| at.min(self.settings.poll_interval))

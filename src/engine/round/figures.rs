@@ -27,18 +27,18 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     }
 
     /// When figures are to be saved.
-    pub(super) fn save_at(&self) -> Option<Timestamp> {
-        (!self.unsaved.is_empty()).then_some(self.save_at)
+    pub(super) fn figures_at(&self) -> Option<Timestamp> {
+        (!self.unsaved.is_empty()).then_some(self.figures_at)
     }
 
     /// Saves figures, if it is time to.
     pub(super) fn save_figures(&mut self, turn: Turn) {
         // Before that the clock was put back.
-        self.save_at = self.save_at.min(turn.now.saturating_add(SAVE_EVERY));
-        if self.save_at().is_none_or(|at| at > turn.now) || !self.may_write(turn) {
+        self.figures_at = self.figures_at.min(turn.now.saturating_add(SAVE_EVERY));
+        if self.figures_at().is_none_or(|at| at > turn.now) || !self.may_write(turn) {
             return;
         }
-        self.save_at = turn.now.saturating_add(SAVE_EVERY);
+        self.figures_at = turn.now.saturating_add(SAVE_EVERY);
         let lanes = &self.lanes;
         let figures: Vec<(i64, &Figures)> =
             self.unsaved.iter().filter_map(|&id| Some((id, &lanes.get(id)?.figures))).collect();

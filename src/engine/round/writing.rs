@@ -79,9 +79,9 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.ledger.joined.clear();
         // Not before the change was read: an endpoint that starts anew at the present has a position in the store that must
         // not be overwritten.
-        if !turn.endpoints_changed && (turn.poll || turn.now >= self.save_after) {
+        if !turn.endpoints_changed && (turn.poll || turn.now >= self.positions_after) {
             self.note_positions();
-            self.save_after = turn.now.saturating_add(micros(SAVE_EVERY));
+            self.positions_after = turn.now.saturating_add(micros(SAVE_EVERY));
         }
         if self.ledger.is_empty() {
             return true;
