@@ -19,13 +19,16 @@
 //! whoever got its PGPROC: setting it wakes that process for nothing, which PostgreSQL allows. After a crash the postmaster
 //! makes all of this anew.
 
+mod slot;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, Ordering::SeqCst};
 
 use pgrx::prelude::*;
 use pgrx::{PGRXSharedMemory, PgAtomic, pg_shmem_init};
 
+pub use self::slot::{Slot, State};
+
 use super::board;
-use super::notice::Notice;
 
 /// Databases that have a worker or wait for one at the same time.
 const SLOTS: usize = 256;
@@ -33,107 +36,6 @@ const SLOTS: usize = 256;
 const REQUESTS: usize = 32;
 /// Sessions that hold a database at the same time; further ones do without.
 const HOLDS: usize = 32;
-
-/// What became of the worker of a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum State {
-    /// It has not been started yet.
-    None,
-    /// The postmaster was asked to start it.
-    Starting,
-    /// It runs and looks for the extension.
-    Looking,
-    /// It serves the database.
-    Serving,
-    /// It ended: the extension is not there.
-    Absent,
-    /// It ended: the database is a copy.
-    Copy,
-    /// It ended because it was told to.
-    Stopped,
-    /// It was terminated.
-    Terminated,
-    /// It failed, or never came.
-    Failed,
-    /// It could not be started: all of `max_worker_processes` are in use.
-    NoRoom,
-}
-
-impl State {
-    /// Whether there is a process, or may be one in a moment.
-    pub fn is_alive(self) -> bool {
-        matches!(self, Self::Starting | Self::Looking | Self::Serving)
-    }
-
-    fn of(number: u32) -> Self {
-        use State::*;
-        let all = [None, Starting, Looking, Serving, Absent, Copy, Stopped, Terminated, Failed, NoRoom];
-        usize::try_from(number).ok().and_then(|n| all.get(n).copied()).unwrap_or(None)
-    }
-}
-
-/// A database that has a worker or waits for one.
-#[derive(Default)]
-pub struct Slot {
-    /// Its oid; 0 in a free slot.
-    database: AtomicU32,
-    /// A [`State`].
-    state: AtomicU32,
-    /// Counts the starts, so that a worker that comes too late is not taken for its successor.
-    ticket: AtomicU32,
-    /// Process id of its worker.
-    pid: AtomicU32,
-    /// Address of its worker's latch.
-    latch: AtomicU64,
-    /// Its worker is to end.
-    stop: AtomicBool,
-    /// Something changed that the worker looks at only now and then.
-    pub recheck: AtomicBool,
-    /// Endpoints were changed since the worker looked last.
-    pub endpoints: AtomicBool,
-    /// Events were committed since the worker looked last.
-    pub news: AtomicBool,
-    /// The worker wants to be woken for events.
-    pub listening: AtomicBool,
-    /// Why the worker sends nothing, or not everything.
-    pub(super) fault: Notice,
-}
-
-impl Slot {
-    /// What became of its worker.
-    pub fn state(&self) -> State {
-        State::of(self.state.load(SeqCst))
-    }
-
-    fn becomes(&self, state: State) {
-        self.state.store(state as u32, SeqCst);
-    }
-
-    fn changes(&self, from: State, to: State) -> bool {
-        self.state.compare_exchange(from as u32, to as u32, SeqCst, SeqCst).is_ok()
-    }
-
-    /// Wakes its worker, if there is one.
-    pub fn wake(&self) {
-        set_latch(&self.latch);
-    }
-
-    /// Tells its worker to end: as soon as its turn is over, or, `at_once`, wherever it can be interrupted.
-    pub fn stop(&self, at_once: bool) {
-        self.stop.store(true, SeqCst);
-        self.wake();
-        if let Some(pid) = self.pid().filter(|_| at_once) {
-            // SAFETY: no pointers. The worker takes its id out before it exits, so this is no other process.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
-        }
-    }
-
-    /// Process id of its worker.
-    pub fn pid(&self) -> Option<i32> {
-        i32::try_from(self.pid.load(SeqCst)).ok().filter(|pid| *pid != 0)
-    }
-}
 
 /// A process that can be told things.
 #[derive(Default)]
