@@ -54,6 +54,7 @@ mod privileges;
 mod process;
 mod property;
 mod receivers;
+mod reference;
 mod regress;
 mod replay;
 mod retention;
