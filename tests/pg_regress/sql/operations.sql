@@ -19,17 +19,19 @@ INSERT INTO webhook.delivery (endpoint_id, xid, seq, event_id, created_at, finis
 SELECT 1, xid, seq, id, now(), now(), 10, 503, 'dead' FROM webhook.outbox;
 UPDATE webhook.endpoint SET state = 'disabled', disabled_reason = 'nothing but failures for 5 days';
 
+SET client_min_messages = warning;
+
 ALTER EXTENSION webhook_pg UPDATE;
 
 SELECT state, count(*) FROM webhook.deliveries WHERE state IN ('pending', 'dead') GROUP BY state;
 SELECT ok AS all_read FROM webhook_status() WHERE check_name = 'backlog';
 
 BEGIN;
-SET LOCAL client_min_messages = warning;
 
 DROP EXTENSION webhook_pg CASCADE;
 
 ROLLBACK;
+RESET client_min_messages;
 
 \o /dev/null
 SELECT relname, pg_size_pretty(pg_total_relation_size(oid)) AS size
