@@ -26,6 +26,10 @@ UPDATE contact SET city = 'Tromsø' WHERE id = 1;
 SELECT type, state, attempts, next_attempt_at, last_error FROM webhook.deliveries WHERE state = 'pending';
 \o
 
+\o /dev/null
+SELECT webhook_retry(id) FROM webhook.deliveries WHERE state = 'pending';
+\o
+
 CREATE TABLE task (id bigint PRIMARY KEY, contact_id bigint REFERENCES contact, title text, status text, internal_note text);
 SELECT webhook_attach('task', actions => '{created,updated}', exclude => '{internal_note}', expand => '{"contact": "contact_id"}');
 INSERT INTO task VALUES (1, 1, 'Call', 'open', 'hush'), (2, 1, 'Write', 'done', 'hush');
