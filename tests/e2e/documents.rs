@@ -21,6 +21,9 @@ const FAILS: &str = "-- An error on purpose:";
 /// Where it no longer is.
 const PASSES: &str = "-- That was it.";
 
+/// Documents that others link to already, and that are on their way in.
+const COMING: [&str; 2] = ["docs/monitoring.md", "docs/copies.md"];
+
 /// What stands in a document.
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
@@ -185,4 +188,73 @@ fn an_error_that_no_document_announces_is_a_complaint() {
     let shown = document("```text output\n n \n---\n```\n");
     assert!(shown.complaints(" n\n---\n 1\n").is_empty());
     assert_eq!(shown.complaints(" m\n---\n").len(), 1);
+}
+
+/// The anchors of a document, as GitHub makes them of its headings.
+fn anchors(markdown: &str) -> Vec<String> {
+    let headings = prose(markdown).into_iter().filter(|line| line.starts_with('#'));
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let anchor =
+        |line: &str| line.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect();
+    headings
+        .map(|line| {
+            let text: String = anchor(line);
+            text.replace(' ', "-")
+        })
+        .collect()
+}
+
+/// The lines outside of code.
+fn prose(markdown: &str) -> Vec<&str> {
+    let mut is_code = false;
+    let mut lines = Vec::new();
+    for line in markdown.lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        if !is_code && !is_fence {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+#[test]
+fn links_from_one_document_to_another_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root.join(name)).into();
+    for folder in ["docs", "examples/receivers"] {
+        let files = fs::read_dir(root.join(folder)).expect(folder);
+        paths.extend(
+            files
+                .filter_map(|file| Some(file.ok()?.path()))
+                .filter(|path| path.extension().is_some_and(|e| e == "md")),
+        );
+    }
+    let mut broken = Vec::new();
+    for path in &paths {
+        let text = fs::read_to_string(path).expect("a document");
+        let lines = prose(&text);
+        let links = lines
+            .iter()
+            .flat_map(|line| line.split("](").skip(1))
+            .filter_map(|rest| Some(rest.split_once(')')?.0));
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if file.is_empty() { path.clone() } else { path.parent().expect("a folder").join(file) };
+            let Ok(target) = target.canonicalize() else {
+                if !COMING.iter().any(|coming| coming.ends_with(file)) {
+                    broken.push(format!("{}: {link}", path.display()));
+                }
+                continue;
+            };
+            let has_anchor =
+                || fs::read_to_string(&target).is_ok_and(|text| anchors(&text).iter().any(|a| a == anchor));
+            if !anchor.is_empty() && target.extension().is_some_and(|e| e == "md") && !has_anchor() {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "these links lead nowhere:\n{}", broken.join("\n"));
 }
