@@ -1,6 +1,6 @@
 //! SQL whose output is compared with files: `tests/pg_regress`, in the layout and the way of pg_regress, so that
-//! `cargo pgrx regress` runs the same files. `UPDATE_EXPECTED=1` writes the expected files anew, and before them those that are
-//! made from documents.
+//! `cargo pgrx regress --postgresql-conf webhook_pg.allow_http=on` runs the same files. `UPDATE_EXPECTED=1` writes the
+//! expected files anew, and before them those that are made from documents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
