@@ -7,8 +7,8 @@ use postgres::Client;
 use postgres::error::DbError;
 
 use crate::cluster::Cluster;
+use crate::documents::sql_blocks;
 use crate::os::run;
-use crate::regress::sql_blocks;
 use crate::scene::Scene;
 use crate::wait::secs;
 use crate::wire::Reply;
