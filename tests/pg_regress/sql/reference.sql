@@ -68,6 +68,19 @@ SELECT webhook_replay(1, since => now() - interval '2 hours', events => '{contac
 
 SELECT check_name, detail FROM webhook_status() WHERE check_name IN ('enabled', 'attachments');
 
+SELECT line FROM regexp_split_to_table(webhook_metrics(), '\n') AS line WHERE line LIKE '# TYPE webhook_pg_check_ok%';
+
+CREATE ROLE grafana;
+
+SELECT webhook_grant('observer', 'grafana');
+
+-- An error on purpose:
+SELECT webhook_grant('boss', 'grafana');
+-- That was it.
+
+SELECT webhook_grant('none', 'grafana');
+DROP ROLE grafana;
+
 SELECT webhook_adopt();
 
 SELECT id, name, state, secret, headers, timeout, max_in_flight FROM webhook.endpoints ORDER BY id;
@@ -79,6 +92,12 @@ SELECT type, key, data FROM webhook.events WHERE type LIKE 'task.%' ORDER BY typ
 SELECT endpoint, type, attempts, last_status, last_error FROM webhook.deliveries WHERE state = 'dead';
 
 SELECT attempt, status, error, response FROM webhook.attempts ORDER BY id;
+
+\o /dev/null
+SELECT endpoint, pending + lag_events AS backlog, lag_seconds, p99_ms FROM webhook.stats ORDER BY backlog DESC;
+\o
+
+SELECT kind, endpoint, events, waiting FROM webhook.progress ORDER BY id;
 
 ALTER SYSTEM SET webhook_pg.retention = '14d';
 SELECT pg_reload_conf();
