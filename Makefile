@@ -9,8 +9,8 @@ help: ## Show this menu
 setup: ## Install what is missing (the other targets do it too)
 	@scripts/setup
 
-build: setup ## Build the extension and install it into the private PostgreSQL 15
-	@. scripts/env && cargo pgrx install --no-default-features --features pg15 --pg-config "$$PG_CONFIG"
+build: ## Build the extension and install it into the private PostgreSQL 15
+	@PG=15 scripts/setup && . scripts/env && cargo pgrx install --no-default-features --features pg15 --pg-config "$$PG_CONFIG"
 
 demo: ## Tell the story of a row change in a private cluster, from commit to a verified webhook
 	@scripts/demo

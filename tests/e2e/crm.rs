@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::cluster::Cluster;
+use crate::documents::sql_blocks;
 use crate::receiver::Receiver;
-use crate::regress::sql_blocks;
 use crate::scene::register;
 use crate::wait::{holds, secs, wait_until};
 use crate::wire::Reply;

@@ -1,11 +1,13 @@
 //! SQL whose output is compared with files: `tests/pg_regress`, in the layout and the way of pg_regress, so that
-//! `cargo pgrx regress` runs the same files. `UPDATE_EXPECTED=1` writes the expected files anew.
+//! `cargo pgrx regress --postgresql-conf webhook_pg.allow_http=on` runs the same files. `UPDATE_EXPECTED=1` writes the
+//! expected files anew, and before them those that are made from documents.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cluster::{Cluster, server_bin};
+use crate::documents::{documents, was_made};
 use crate::os::forget_libpq_settings;
 
 /// Database of the run.
@@ -86,57 +88,71 @@ fn difference(name: &str, results: &str) -> Option<String> {
 
 #[test]
 fn sql_files_say_what_is_expected() {
-    let cluster = Cluster::shared();
+    // Not the shared one: documents may change settings of the server.
+    let cluster = Cluster::start(&[]);
     let mut client = cluster.connect();
     client.batch_execute(&format!("CREATE DATABASE {DATABASE}")).unwrap();
+    if updating() {
+        write_scripts();
+    }
+    let documents = documents();
     let mut diffs = String::new();
     for name in tests() {
-        let results = output_of(cluster, &name);
-        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        let results = output_of(&cluster, &name);
+        if updating() {
             let path = root().join("expected").join(format!("{name}.out"));
             fs::write(path, &results).expect("write the expected file");
         }
         diffs.extend(difference(&name, &results));
+        let document = documents.iter().find(|document| document.test == name);
+        diffs.extend(document.into_iter().flat_map(|d| d.complaints(&results)).map(|c| c + "\n"));
     }
-    client.batch_execute(&format!("DROP DATABASE {DATABASE}")).unwrap();
     cluster.assert_calm();
     let path = results_dir().join("regression.diffs");
     fs::write(&path, &diffs).expect("write the differences");
     assert!(diffs.is_empty(), "not as expected (also in {}):\n{diffs}", path.display());
 }
 
-#[test]
-fn the_sql_of_the_readme_and_of_the_docs_is_tested() {
-    for (document, test) in [
-        ("README.md", "readme"),
-        ("docs/crm.md", "crm"),
-        ("docs/formats.md", "formats"),
-        ("docs/monitoring.md", "monitoring"),
-        ("docs/selection.md", "selection"),
-        ("docs/security.md", "security"),
-    ] {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).expect(document);
-        let tested = fs::read_to_string(root().join(format!("sql/{test}.sql"))).expect(test);
-        let mut rest = tested.as_str();
-        for block in sql_blocks(&text) {
-            let at = rest.find(&block);
-            let at = at.unwrap_or_else(|| {
-                panic!("{test}.sql does not have this block of {document}, or not here:\n{block}")
-            });
-            rest = &rest[at + block.len()..];
+fn updating() -> bool {
+    std::env::var_os("UPDATE_EXPECTED").is_some()
+}
+
+/// The files that were made from documents, made anew.
+fn write_scripts() {
+    for name in tests() {
+        let path = script_of(&name);
+        if was_made(&fs::read_to_string(&path).expect("a script")) {
+            fs::remove_file(path).expect("remove an old script");
+            let _ = fs::remove_file(root().join("expected").join(format!("{name}.out")));
         }
+    }
+    for document in documents() {
+        fs::write(script_of(&document.test), document.script()).expect("write a script");
     }
 }
 
-/// The contents of the fenced blocks marked `sql`.
-pub fn sql_blocks(markdown: &str) -> Vec<String> {
-    let mut blocks = Vec::new();
-    let mut lines = markdown.lines();
-    while let Some(line) = lines.next() {
-        if line.trim_start() == "```sql" {
-            let body: Vec<&str> = lines.by_ref().take_while(|l| l.trim_start() != "```").collect();
-            blocks.push(body.join("\n"));
-        }
+fn script_of(name: &str) -> PathBuf {
+    root().join("sql").join(format!("{name}.sql"))
+}
+
+#[test]
+fn the_sql_of_the_readme_and_of_all_docs_is_what_pg_regress_runs() {
+    // They are being written at this moment.
+    if updating() {
+        return;
     }
-    blocks
+    let documents = documents();
+    for document in &documents {
+        let script = fs::read_to_string(script_of(&document.test)).unwrap_or_default();
+        assert!(
+            script == document.script(),
+            "{} changed: run this test file with UPDATE_EXPECTED=1 and look at what changed in tests/pg_regress",
+            document.path
+        );
+    }
+    for name in tests() {
+        let made = was_made(&fs::read_to_string(script_of(&name)).expect("a script"));
+        let has_document = documents.iter().any(|document| document.test == name);
+        assert_eq!(made, has_document, "{name}.sql has lost its document, or a document took its name");
+    }
 }

@@ -57,3 +57,6 @@ SELECT webhook_preview(id, '00000000-0000-7000-8000-000000000000') FROM webhook.
 
 SELECT webhook_unregister(id) FROM webhook.endpoints WHERE name = 'crm';
 SELECT count(*) FROM webhook.endpoints WHERE name = 'crm';
+
+-- Roles.
+SELECT webhook_grant('boss', 'pg_monitor');

@@ -1,12 +1,19 @@
--- Every ```sql block of docs/crm.md stands here word for word and in order; a test of tests/e2e compares.
+-- Made from docs/crm.md by UPDATE_EXPECTED=1: see tests/e2e/documents.rs.
+SET client_min_messages = error;
 DROP EXTENSION IF EXISTS webhook_pg CASCADE;
+DROP SCHEMA public CASCADE;
+CREATE SCHEMA public;
+GRANT USAGE ON SCHEMA public TO PUBLIC;
 CREATE EXTENSION webhook_pg;
+RESET client_min_messages;
+
 CREATE SCHEMA crm;
 SET search_path = crm, public;
 \set ECHO none
 \i ../../demo/crm.sql
 \set ECHO all
 \t on
+
 SELECT webhook_attach('contact') IS NOT NULL AS attached;
 SELECT webhook_attach('list') IS NOT NULL AS attached;
 SELECT webhook_attach('task') IS NOT NULL AS attached;
