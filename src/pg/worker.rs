@@ -29,7 +29,7 @@ use super::store::SpiStore;
 use super::thread::{Bell, spawner};
 use super::transaction::{accept_invalidations, transaction};
 use super::wait::Waiter;
-use super::{guc, key_file, roster, wake};
+use super::{guc, key_file, roster, version, wake};
 use crate::engine::Dispatcher;
 use crate::engine::round::Turn;
 use crate::event::Timestamp;
@@ -266,7 +266,8 @@ impl Worker {
     /// One turn. Answers how long nothing will happen by itself.
     fn turn(&mut self, woken: bool, poll: bool) -> Duration {
         let endpoints_changed = ENDPOINTS_CHANGED.swap(false, Ordering::Relaxed);
-        let gone = endpoints_changed && self.engine.is_some() && self.is_gone();
+        // At each poll too: nobody may have announced what came in by pg_restore --disable-triggers.
+        let gone = (endpoints_changed || poll) && self.engine.is_some() && self.is_gone();
         if gone {
             self.engine = None;
             board::wipe_own();
@@ -354,9 +355,10 @@ impl Worker {
         }
     }
 
-    /// Whether the extension or its installation row is not as it was. Asked only when something changed or failed.
+    /// Whether the extension, its installation row or its version is not as it was.
     fn is_gone(&mut self) -> bool {
-        is_dropped().and_then(|dropped| Ok(dropped || !transaction(is_own_installation)?)).unwrap_or(false)
+        let gone = is_dropped().and_then(|dropped| Ok(dropped || !transaction(is_own_installation)?));
+        gone.unwrap_or(false) || version::check().is_err()
     }
 
     /// Oid of `webhook.endpoint`. Where the extension is not installed, or in a copy of another database, the worker ends; the
@@ -372,7 +374,8 @@ impl Worker {
         match found {
             Ok(Ok(table)) => {
                 roster::serving();
-                Some(table)
+                // At every poll anew: ALTER EXTENSION UPDATE makes it fit.
+                version::check().map_err(|trouble| self.stops(&trouble)).is_ok().then_some(table)
             }
             Ok(Err(state)) => {
                 roster::end_as(state);

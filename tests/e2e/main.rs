@@ -27,6 +27,7 @@ mod crm;
 mod database_commands;
 mod databases;
 mod delivery;
+mod dump;
 mod durability;
 mod egress;
 mod encodings;
