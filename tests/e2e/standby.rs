@@ -140,6 +140,15 @@ fn what_a_lost_primary_had_sent_shares_no_webhook_id_with_what_the_promoted_one_
     assert_eq!(ledger.ghosts, (1001..=1000 + LOST).collect::<BTreeSet<i64>>());
 }
 
+/// A process that is stopped until this is dropped; before the writers, who wait for it.
+struct Frozen(u32);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        kill("CONT", self.0);
+    }
+}
+
 #[test]
 fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
     let primary = Cluster::start(&[("webhook_pg.databases", ""), ("fsync", "off")]);
@@ -150,8 +159,9 @@ fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
     let query = "SELECT pid FROM pg_stat_wal_receiver";
     let wal_receiver: i32 = standby.connect().query_one(query, &[]).unwrap().get(0);
     let wal_receiver = wal_receiver.unsigned_abs();
-    kill("STOP", wal_receiver);
     let writers = Writers::start(&scene, 4, "", millis(1));
+    kill("STOP", wal_receiver);
+    let frozen = Frozen(wal_receiver);
     let mut local = primary.connect();
     run(&mut local, "SET synchronous_commit = local");
     wait_until("the writers hang", secs(20), || {
@@ -169,7 +179,7 @@ fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
         run(&mut local, &format!("INSERT INTO public.standby_silent VALUES ({id}, 'local')"));
         scene.receiver.wait_for_rows([id], secs(3));
     }
-    kill("CONT", wal_receiver);
+    drop(frozen);
     let back = Instant::now();
     let before = scene.receiver.accepted().len();
     wait_until("deliveries go on", secs(3), || {
