@@ -54,7 +54,7 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     start pg_snapshot;
     worker int;
-    changed record;
+    command text;
 BEGIN
     -- A worker that starts meanwhile waits, and then reads the new positions.
     LOCK TABLE webhook.installation IN ACCESS EXCLUSIVE MODE;
@@ -85,18 +85,19 @@ BEGIN
       FROM pg_control_system() AS c, pg_database AS d
      WHERE d.datname = current_database();
 
-    -- pg_restore --disable-triggers ends with ENABLE TRIGGER ALL, which forgets ALWAYS.
-    FOR changed IN
-        SELECT t.tgrelid::regclass AS table_name, t.tgname
+    -- pg_restore --disable-triggers ends with ENABLE TRIGGER ALL, which forgets ALWAYS. Collected first: a table that is being
+    -- read cannot be altered.
+    FOREACH command IN ARRAY ARRAY(
+        SELECT format('ALTER TABLE %s ENABLE %s TRIGGER %I', t.tgrelid::regclass,
+                      CASE WHEN t.tgname = 'keep_out' THEN 'REPLICA' ELSE 'ALWAYS' END, t.tgname)
           FROM pg_trigger AS t
          WHERE t.tgenabled = 'O'
            AND (t.tgfoid IN ('webhook.changed()'::regprocedure, 'webhook.keep_out()'::regprocedure)
                 OR EXISTS (SELECT FROM webhook.attachment AS a
                             WHERE a.always AND a.table_name = t.tgrelid AND t.tgfoid = 'webhook.capture()'::regprocedure
-                              AND starts_with(t.tgname || '_', concat('webhook_pg_', a.id, '_'))))
+                              AND starts_with(t.tgname || '_', concat('webhook_pg_', a.id, '_')))))
     LOOP
-        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', changed.table_name,
-                       CASE WHEN changed.tgname = 'keep_out' THEN 'REPLICA' ELSE 'ALWAYS' END, changed.tgname);
+        EXECUTE command;
     END LOOP;
     PERFORM webhook.recheck();
 END $$;

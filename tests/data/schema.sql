@@ -12,7 +12,7 @@ WITH extension AS (
       FROM (SELECT o.objid, format('%s=%s', CASE WHEN a.grantee = 0 THEN 'PUBLIC' WHEN a.grantee = o.owner THEN 'owner'
                                                  ELSE a.grantee::regrole::text END,
                                    string_agg(a.privilege_type, ' ' ORDER BY a.privilege_type)) AS line
-              FROM (SELECT oid AS objid, relowner AS owner, coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END, relowner)) AS acl FROM relation
+              FROM (SELECT oid AS objid, relowner AS owner, coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner)) AS acl FROM relation
                     UNION ALL
                     SELECT p.oid, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)) FROM pg_proc AS p JOIN member AS m ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
                     UNION ALL
