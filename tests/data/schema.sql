@@ -39,7 +39,7 @@ SELECT line FROM (
       FROM relation AS c WHERE c.relkind IN ('r', 'v', 'S', 'p', 'm')
     UNION ALL
     SELECT format('column %s.%s %s%s%s%s', c.oid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ' not null' END,
-                  CASE WHEN a.attidentity <> '' THEN ' identity ' || a.attidentity END, ' default ' || pg_get_expr(d.adbin, d.adrelid))
+                  CASE WHEN a.attidentity <> '' THEN ' identity ' || a.attidentity::text END, ' default ' || pg_get_expr(d.adbin, d.adrelid))
       FROM relation AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
       LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
      WHERE c.relkind <> 'S'

@@ -20,6 +20,7 @@ mod wire;
 mod writers;
 
 mod backfill;
+mod backlog;
 mod bulk;
 mod capture;
 mod copies;

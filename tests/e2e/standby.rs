@@ -155,7 +155,7 @@ fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
     let mut scene = Scene::new(&primary, "standby_silent", "", |_, _| Reply::ok());
     let standby = primary.standby(&[]);
     make_synchronous(&primary);
-    scene.fence(1);
+    scene.fence(3_000_000);
     let query = "SELECT pid FROM pg_stat_wal_receiver";
     let wal_receiver: i32 = standby.connect().query_one(query, &[]).unwrap().get(0);
     let wal_receiver = wal_receiver.unsigned_abs();
@@ -195,6 +195,8 @@ fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
     writers.stop();
     scene.wait_until_drained(secs(30));
     assert_eq!(scene.receiver.duplicates(), 0);
+    // The standby goes first.
+    primary.set("synchronous_standby_names", "");
 }
 
 #[test]
