@@ -11,21 +11,6 @@ CREATE FUNCTION webhook.is_at_home() RETURNS boolean LANGUAGE sql STABLE SET sea
      WHERE d.datname = current_database()
 $$;
 
--- Whether all the secrets are there that the endpoint was registered with; a dump leaves them out. Without them nothing is sent.
-CREATE FUNCTION webhook.has_secrets(endpoint webhook.endpoint) RETURNS boolean LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-    SELECT (endpoint.signature = 'none'
-            OR EXISTS (SELECT FROM webhook.endpoint_secret AS s
-                        WHERE s.endpoint_id = endpoint.id AND s.kind = 'signing'
-                          AND (s.expires_at IS NULL OR s.expires_at > now())))
-       AND (NOT endpoint.has_password
-            OR EXISTS (SELECT FROM webhook.endpoint_secret AS s
-                        WHERE s.endpoint_id = endpoint.id AND s.kind = 'password'))
-       AND NOT EXISTS (SELECT FROM unnest(endpoint.header_names) AS h (name)
-                        WHERE NOT EXISTS (SELECT FROM webhook.endpoint_secret AS s
-                                           WHERE s.endpoint_id = endpoint.id AND s.kind = 'header' AND s.name = h.name))
-$$;
-
 -- The position before which everything belongs to the database that this one was copied from by CREATE DATABASE ... TEMPLATE:
 -- nobody writes there while it is copied, and the row in pg_database is the first thing that the copying transaction writes.
 -- In it are transactions of other databases that run now: a position must not be ahead of the snapshots that follow.
@@ -116,7 +101,7 @@ DECLARE
     hot boolean;
 BEGIN
     FOR private, hot IN
-        SELECT c.oid, c.relname IN ('outbox', 'delivery', 'attempt') FROM pg_catalog.pg_class AS c
+        SELECT c.oid, c.relname IN ('outbox', 'delivery', 'attempt', 'endpoint_figures') FROM pg_catalog.pg_class AS c
          WHERE c.relnamespace OPERATOR(pg_catalog.=) 'webhook'::pg_catalog.regnamespace
            AND c.relkind OPERATOR(pg_catalog.=) 'r' ORDER BY c.relname
     LOOP

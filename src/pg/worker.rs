@@ -150,7 +150,8 @@ pub(super) fn pin_session(application_name: &'static CStr) {
 #[pg_guard]
 unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
     let relation = relation.to_u32();
-    let ours = [&ENDPOINT_TABLE, &INSTALLATION_TABLE].iter().any(|oid| oid.load(Ordering::Relaxed) == relation);
+    let ours =
+        [&ENDPOINT_TABLE, &INSTALLATION_TABLE].iter().any(|oid| oid.load(Ordering::Relaxed) == relation);
     if relation == 0 || ours {
         ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
     }

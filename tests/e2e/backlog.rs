@@ -34,13 +34,19 @@ fn a_snapshot_that_is_held_stops_neither_delivery_nor_pruning_and_its_room_is_us
     let mut scene = Scene::new(&cluster, "backlog_snapshot", "", |_, _| Reply::ok());
     scene.run("SELECT pg_create_logical_replication_slot('idle', 'pgoutput')");
     let mut holder = cluster.connect();
-    holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM webhook.outbox").unwrap();
+    holder
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM webhook.outbox")
+        .unwrap();
     let round = |scene: &mut Scene<'_>, nth: i64| {
         let (first, last) = (nth * 2000 + 1, nth * 2000 + 2000);
-        scene.run(&format!("INSERT INTO public.{{}} SELECT g, 'note' FROM generate_series({first}, {last}) g"));
+        scene.run(&format!(
+            "INSERT INTO public.{{}} SELECT g, 'note' FROM generate_series({first}, {last}) g"
+        ));
         scene.receiver.wait_for_rows(first..=last, secs(30));
         wait_until("everything is pruned", secs(30), || {
-            let n = scene.number("SELECT (SELECT count(*) FROM webhook.outbox) + (SELECT count(*) FROM webhook.delivery)");
+            let n = scene.number(
+                "SELECT (SELECT count(*) FROM webhook.outbox) + (SELECT count(*) FROM webhook.delivery)",
+            );
             holds(n == 0, || format!("{n} rows"))
         });
     };

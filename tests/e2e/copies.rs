@@ -74,10 +74,17 @@ fn an_adopted_copy_of_a_database_sends_what_it_captured_itself_and_nothing_of_it
     run(&mut clone, "INSERT INTO thing VALUES (1000, 'in the copy'); SELECT webhook_resume(1)");
     run(&mut clone, "SELECT webhook_adopt()");
     source.receiver.wait_for_rows([1000], secs(20));
-    run(&mut clone, "INSERT INTO thing VALUES (1001, 'afterwards'); SELECT webhook_retry(id) FROM webhook.deliveries");
+    run(
+        &mut clone,
+        "INSERT INTO thing VALUES (1001, 'afterwards'); SELECT webhook_retry(id) FROM webhook.deliveries",
+    );
     source.receiver.wait_for_rows([1001], secs(20));
     let all = source.receiver.rows();
-    assert_eq!(all[before..].iter().filter(|row| **row < 1000 && **row != 1 && **row != 500).count(), 0, "{all:?}");
+    assert_eq!(
+        all[before..].iter().filter(|row| **row < 1000 && **row != 1 && **row != 500).count(),
+        0,
+        "{all:?}"
+    );
     run(&mut elsewhere, "COMMIT");
     run(&mut clone, "INSERT INTO thing VALUES (1002, 'still')");
     source.receiver.wait_for_rows([1002], secs(20));

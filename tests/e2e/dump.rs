@@ -44,7 +44,10 @@ fn config(client: &mut Client) -> Vec<String> {
 }
 
 fn count(client: &mut Client, what: &str) -> i64 {
-    client.query_one(&format!("SELECT count(*) FROM {what}"), &[]).unwrap_or_else(|e| panic!("{what}: {e}")).get(0)
+    client
+        .query_one(&format!("SELECT count(*) FROM {what}"), &[])
+        .unwrap_or_else(|e| panic!("{what}: {e}"))
+        .get(0)
 }
 
 /// Tables of every kind that capture knows, and endpoints with every kind of secret. Endpoint `plain` needs none.
@@ -148,7 +151,9 @@ fn a_dump_under_load_restores_the_configuration_and_sends_nothing_before_it_is_a
         let types: Vec<String> =
             receiver.requests().iter().filter_map(|r| Some(r.json()["type"].as_str()?.to_owned())).collect();
         let wanted = ["dumped.created", "always.created", "contact.lists_changed", "beast.deleted"];
-        holds(wanted.iter().all(|w| types.iter().any(|t| t == w)), || format!("{:?}", types.last_chunk::<9>()))
+        holds(wanted.iter().all(|w| types.iter().any(|t| t == w)), || {
+            format!("{:?}", types.last_chunk::<9>())
+        })
     });
     assert_eq!(scene.receiver.count(), dumped, "an endpoint without its secret was sent to");
     assert_eq!(keyed(), keyed_before, "an endpoint without its header was sent to");

@@ -63,7 +63,8 @@ impl Tree {
         let top: PathBuf = bin.iter().zip(share.iter()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
         let root = home.join("tree");
         // PostgreSQL finds its files from where its program stands. Links cost nothing where they are possible.
-        let copied = Command::new("cp").arg("-al").arg(&top).arg(&root).output().is_ok_and(|o| o.status.success());
+        let copied =
+            Command::new("cp").arg("-al").arg(&top).arg(&root).output().is_ok_and(|o| o.status.success());
         if !copied {
             let _ = fs::remove_dir_all(&root);
             run(Command::new("cp").arg("-aL").arg(&top).arg(&root));
@@ -103,7 +104,9 @@ fn upgrade(cluster: &Cluster, from: &str) -> Vec<String> {
     let database = format!("from_{}", from.replace(['.', '-'], "_"));
     cluster.connect().batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
     let mut client = cluster.connect_to(&database);
-    client.batch_execute(&format!("CREATE EXTENSION webhook_pg VERSION '{from}'")).expect("install the old version");
+    client
+        .batch_execute(&format!("CREATE EXTENSION webhook_pg VERSION '{from}'"))
+        .expect("install the old version");
     client.batch_execute("ALTER EXTENSION webhook_pg UPDATE").expect("upgrade it");
     difference(&schema(cluster, "postgres", true), &schema(cluster, &database, true))
 }
@@ -114,8 +117,13 @@ fn every_released_version_upgrades_to_what_a_fresh_installation_has() {
     let tree = Tree::copy(&home);
     let (current, version) = tree.current();
     // So that the comparison is known to find what is missing: versions that were never released.
-    tree.write("webhook_pg--0.0.1.sql", &format!("{current}\nDROP INDEX webhook.delivery_dead;
-        ALTER TABLE webhook.dropped DROP COLUMN last_at; GRANT SELECT ON webhook.dropped TO PUBLIC;"));
+    tree.write(
+        "webhook_pg--0.0.1.sql",
+        &format!(
+            "{current}\nDROP INDEX webhook.delivery_dead;
+        ALTER TABLE webhook.dropped DROP COLUMN last_at; GRANT SELECT ON webhook.dropped TO PUBLIC;"
+        ),
+    );
     let good = "CREATE INDEX delivery_dead ON webhook.delivery (finished_at) WHERE state = 'dead';
         ALTER TABLE webhook.dropped ADD COLUMN last_at timestamptz NOT NULL; REVOKE ALL ON webhook.dropped FROM PUBLIC;
         SELECT webhook.recheck();";
@@ -127,7 +135,9 @@ fn every_released_version_upgrades_to_what_a_fresh_installation_has() {
     let mut released = Vec::new();
     for entry in fs::read_dir(data("released")).into_iter().flatten().flatten() {
         let name = entry.file_name().into_string().expect("a name");
-        let Some(old) = name.strip_prefix("webhook_pg--").and_then(|rest| rest.strip_suffix(".sql")) else { continue };
+        let Some(old) = name.strip_prefix("webhook_pg--").and_then(|rest| rest.strip_suffix(".sql")) else {
+            continue;
+        };
         if old != version {
             tree.write(&name, &fs::read_to_string(entry.path()).expect("a released script"));
             released.push(old.to_owned());
@@ -138,7 +148,9 @@ fn every_released_version_upgrades_to_what_a_fresh_installation_has() {
     let found = upgrade(&cluster, "0.0.1");
     assert!(found.is_empty(), "a complete upgrade differs:\n{}", found.join("\n"));
     let found = upgrade(&cluster, "0.0.2").join("\n");
-    for missing in ["- index CREATE INDEX delivery_dead", "+ table webhook.dropped", "PUBLIC=SELECT", "schema_version"] {
+    for missing in
+        ["- index CREATE INDEX delivery_dead", "+ table webhook.dropped", "PUBLIC=SELECT", "schema_version"]
+    {
         assert!(found.contains(missing), "the comparison does not find {missing:?}:\n{found}");
     }
     for old in released {

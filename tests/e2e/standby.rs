@@ -62,7 +62,9 @@ fn a_hot_standby_with_pending_events_sends_nothing_and_answers() {
     wait_until_replayed(&primary, &standby);
     let mut client = standby.connect();
     for view in ["endpoints", "attachments", "events", "deliveries", "attempts"] {
-        client.query(&format!("SELECT * FROM webhook.{view}"), &[]).unwrap_or_else(|e| panic!("{view}: {e:?}"));
+        client
+            .query(&format!("SELECT * FROM webhook.{view}"), &[])
+            .unwrap_or_else(|e| panic!("{view}: {e:?}"));
     }
     let (ok, detail) = status(&mut client, "worker");
     assert!(ok && detail.contains("standby"), "{detail}");
@@ -73,8 +75,10 @@ fn a_hot_standby_with_pending_events_sends_nothing_and_answers() {
     std::thread::sleep(secs(3));
     assert_eq!(scene.receiver.count(), 0, "a standby sent something");
     let log = standby.log();
-    let bad: Vec<&str> =
-        log.lines().filter(|l| l.contains("recovery") && (l.contains("ERROR") || l.contains("webhook"))).collect();
+    let bad: Vec<&str> = log
+        .lines()
+        .filter(|l| l.contains("recovery") && (l.contains("ERROR") || l.contains("webhook")))
+        .collect();
     assert!(bad.is_empty(), "somebody tried to write:\n{}", bad.join("\n"));
 }
 
@@ -151,7 +155,8 @@ impl Drop for Frozen {
 
 #[test]
 fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
-    let primary = Cluster::start(&[("webhook_pg.databases", ""), ("fsync", "off"), ("wal_keep_size", "512MB")]);
+    let primary =
+        Cluster::start(&[("webhook_pg.databases", ""), ("fsync", "off"), ("wal_keep_size", "512MB")]);
     let mut scene = Scene::new(&primary, "standby_silent", "", |_, _| Reply::ok());
     let standby = primary.standby(&[]);
     make_synchronous(&primary);
@@ -207,7 +212,9 @@ fn a_prepared_transaction_outlives_a_promotion_and_is_sent_once() {
     let mut scene = Scene::new(&primary, "standby_prepared", "", |_, _| Reply::ok());
     let standby = primary.standby(&[]);
     for (id, name) in [(1, "kept"), (2, "undone")] {
-        scene.run(&format!("BEGIN; INSERT INTO public.{{}} VALUES ({id}, 'prepared'); PREPARE TRANSACTION '{name}'"));
+        scene.run(&format!(
+            "BEGIN; INSERT INTO public.{{}} VALUES ({id}, 'prepared'); PREPARE TRANSACTION '{name}'"
+        ));
     }
     scene.fence(3);
     wait_until_replayed(&primary, &standby);

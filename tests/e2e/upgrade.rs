@@ -20,7 +20,8 @@ const SETTINGS: [(&str, &str); 1] = [("webhook_pg.poll_interval", "1s")];
 fn script(bin: &Path) -> Option<String> {
     let output = run(std::process::Command::new(bin.join("pg_config")).arg("--sharedir"));
     let share = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    std::fs::read_to_string(share.join(format!("extension/webhook_pg--{}.sql", env!("CARGO_PKG_VERSION")))).ok()
+    std::fs::read_to_string(share.join(format!("extension/webhook_pg--{}.sql", env!("CARGO_PKG_VERSION"))))
+        .ok()
 }
 
 #[test]
@@ -52,7 +53,10 @@ fn pg_upgrade_keeps_everything_that_waits_and_sends_nothing_before_it_is_adopted
         let (_, secret) = register(&mut client, name, &receiver.url(), "upgraded.*", options);
         receiver.trust(&secret);
     }
-    site::run(&mut client, "SELECT webhook_pause(2); INSERT INTO upgraded SELECT g, 'delivered' FROM generate_series(1, 50) g");
+    site::run(
+        &mut client,
+        "SELECT webhook_pause(2); INSERT INTO upgraded SELECT g, 'delivered' FROM generate_series(1, 50) g",
+    );
     receiver.wait_for_rows(1..=50, secs(20));
     site::run(&mut client, "INSERT INTO upgraded SELECT g, 'pending' FROM generate_series(500, 509) g");
     wait_until("ten deliveries are pending", secs(20), || {
@@ -77,7 +81,14 @@ fn pg_upgrade_keeps_everything_that_waits_and_sends_nothing_before_it_is_adopted
     pg_upgrade.arg("-b").arg(&old_bin).arg("-B").arg(&new_bin).arg("-d").arg(old.data());
     run(pg_upgrade.arg("-D").arg(new.data()).args(["-U", "postgres", "--retain"]).env_remove("PGDATA"));
     // While pg_upgrade runs the servers the library does nothing.
-    let log = run(crate::os::as_owner("find").arg(new.data()).args(["-name", "pg_upgrade_server.log", "-exec", "cat", "{}", "+"]));
+    let log = run(crate::os::as_owner("find").arg(new.data()).args([
+        "-name",
+        "pg_upgrade_server.log",
+        "-exec",
+        "cat",
+        "{}",
+        "+",
+    ]));
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
     assert!(log.contains("starting PostgreSQL"), "no log of the servers");
     assert!(!log.contains("webhook_pg launcher") && !log.contains("webhook_pg worker"), "{log}");
@@ -90,7 +101,10 @@ fn pg_upgrade_keeps_everything_that_waits_and_sends_nothing_before_it_is_adopted
     });
     assert!(!status(&mut client, "clone guard").0);
     // Writers do not wait for the operator.
-    site::run(&mut client, "INSERT INTO upgraded SELECT g, 'before it is adopted' FROM generate_series(300, 309) g");
+    site::run(
+        &mut client,
+        "INSERT INTO upgraded SELECT g, 'before it is adopted' FROM generate_series(300, 309) g",
+    );
     assert_eq!(receiver.count(), requests, "something was sent");
 
     well.store(true, Ordering::Relaxed);

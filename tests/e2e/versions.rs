@@ -34,7 +34,11 @@ fn pretend(scene: &mut Scene<'_>, version: i64, change: &str) {
 fn with_sql_of_another_version_writes_go_on_and_the_worker_pauses_and_says_so_once_a_minute() {
     for (version, hint, change) in [
         // Columns that this library writes are missing, or there are some that it does not know.
-        (0, "ALTER EXTENSION webhook_pg UPDATE", "ALTER TABLE webhook.outbox DROP COLUMN traceparent CASCADE"),
+        (
+            0,
+            "ALTER EXTENSION webhook_pg UPDATE",
+            "ALTER TABLE webhook.outbox DROP COLUMN traceparent CASCADE",
+        ),
         (999, "install the new library", "ALTER TABLE webhook.outbox ADD COLUMN unknown text DEFAULT 'x'"),
     ] {
         let cluster = Cluster::start(&[("webhook_pg.poll_interval", "100ms")]);
@@ -56,7 +60,8 @@ fn with_sql_of_another_version_writes_go_on_and_the_worker_pauses_and_says_so_on
         assert!(!cluster.log().contains(" ERROR: "), "{}", cluster.log());
         let acknowledged = writers.stop();
         // The other half of the upgrade: everything that was written meanwhile is delivered.
-        let back = if version == 0 { "ALTER TABLE webhook.outbox ADD COLUMN traceparent text" } else { "SELECT" };
+        let back =
+            if version == 0 { "ALTER TABLE webhook.outbox ADD COLUMN traceparent text" } else { "SELECT" };
         pretend(&mut scene, 1, back);
         scene.receiver.wait_for_rows(acknowledged, secs(30));
         scene.wait_until_drained(secs(20));
@@ -77,7 +82,9 @@ fn without_the_preload_writes_succeed_with_one_warning_a_session_and_are_deliver
         let (mut client, messages) = listening(&cluster);
         for n in 0..3 {
             let id: i64 = 10 + session * 10 + n;
-            client.execute("INSERT INTO public.unloaded VALUES ($1, 'without the preload')", &[&id]).expect("insert");
+            client
+                .execute("INSERT INTO public.unloaded VALUES ($1, 'without the preload')", &[&id])
+                .expect("insert");
         }
         let messages = messages.lock().unwrap().clone();
         assert_eq!(messages, ["WARNING: webhook_pg is not in shared_preload_libraries"]);
@@ -101,9 +108,7 @@ fn the_symbols_that_triggers_call_keep_their_names_for_ever() {
                   WHERE pronamespace = 'webhook'::regnamespace AND prorettype = 'trigger'::regtype ORDER BY 1";
     let rows = client.query(query, &[]).unwrap();
     let found: Vec<[String; 3]> = rows.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect();
-    let named = |name: &str| {
-        [name.to_owned(), "$libdir/webhook_pg".to_owned(), format!("webhook_pg_{name}")]
-    };
+    let named = |name: &str| [name.to_owned(), "$libdir/webhook_pg".to_owned(), format!("webhook_pg_{name}")];
     // Attached tables and SQL of every version call them: a library without one would refuse writes.
     assert_eq!(found, ["capture", "changed", "keep_out"].map(named));
 }
