@@ -120,15 +120,15 @@ fn every_released_version_upgrades_to_what_a_fresh_installation_has() {
     tree.write(
         "webhook_pg--0.0.1.sql",
         &format!(
-            "{current}\nDROP INDEX webhook.delivery_dead;
+            "{current}\nDROP INDEX webhook.idempotency_by_age;
         ALTER TABLE webhook.dropped DROP COLUMN last_at; GRANT SELECT ON webhook.dropped TO PUBLIC;"
         ),
     );
-    let good = "CREATE INDEX delivery_dead ON webhook.delivery (finished_at) WHERE state = 'dead';
+    let good = "CREATE INDEX idempotency_by_age ON webhook.idempotency (created_at);
         ALTER TABLE webhook.dropped ADD COLUMN last_at timestamptz NOT NULL; REVOKE ALL ON webhook.dropped FROM PUBLIC;
         SELECT webhook.recheck();";
     tree.write(&format!("webhook_pg--0.0.1--{version}.sql"), good);
-    tree.write("webhook_pg--0.0.2.sql", &format!("{current}\nDROP INDEX webhook.delivery_dead;
+    tree.write("webhook_pg--0.0.2.sql", &format!("{current}\nDROP INDEX webhook.idempotency_by_age;
         GRANT SELECT ON webhook.dropped TO PUBLIC;
         CREATE OR REPLACE FUNCTION webhook.schema_version() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 0';"));
     tree.write(&format!("webhook_pg--0.0.2--{version}.sql"), "SELECT 1;");
@@ -148,9 +148,12 @@ fn every_released_version_upgrades_to_what_a_fresh_installation_has() {
     let found = upgrade(&cluster, "0.0.1");
     assert!(found.is_empty(), "a complete upgrade differs:\n{}", found.join("\n"));
     let found = upgrade(&cluster, "0.0.2").join("\n");
-    for missing in
-        ["- index CREATE INDEX delivery_dead", "+ table webhook.dropped", "PUBLIC=SELECT", "schema_version"]
-    {
+    for missing in [
+        "- index CREATE INDEX idempotency_by_age",
+        "+ table webhook.dropped",
+        "PUBLIC=SELECT",
+        "schema_version",
+    ] {
         assert!(found.contains(missing), "the comparison does not find {missing:?}:\n{found}");
     }
     for old in released {
