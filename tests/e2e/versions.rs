@@ -75,6 +75,7 @@ fn without_the_preload_writes_succeed_with_one_warning_a_session_and_are_deliver
     let cluster = Cluster::start(&[]);
     let mut scene = Scene::new(&cluster, "unloaded", "", |_, _| Reply::ok());
     scene.fence(1);
+    scene.wait_for_deliveries("delivered", 1);
     cluster.stop_server(Stop::Fast);
     cluster.change(&[("shared_preload_libraries", "")]);
     cluster.start_server();
