@@ -61,6 +61,12 @@ impl Tree {
         let bin = fs::canonicalize(server_bin()).expect("the server's bin directory");
         let share = fs::canonicalize(pg_config(&bin, "--sharedir")).expect("its share directory");
         let top: PathBuf = bin.iter().zip(share.iter()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+        // Wheels keep the libraries that their programs want beside the tree, in a directory of this name.
+        let has_libraries = |dir: &&Path| {
+            let mut names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            names.any(|name| name.to_string_lossy().ends_with(".libs"))
+        };
+        let top = top.ancestors().take(4).find(has_libraries).unwrap_or(&top).to_owned();
         let root = home.join("tree");
         // PostgreSQL finds its files from where its program stands. Links cost nothing where they are possible.
         let copied =
