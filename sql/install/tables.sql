@@ -9,7 +9,8 @@ CREATE SCHEMA webhook;
 CREATE TABLE webhook.installation (
     system_identifier bigint NOT NULL,
     database_oid      oid NOT NULL,
-    PRIMARY KEY (system_identifier, database_oid)
+    -- A dump that is restored over its own database brings the same row again.
+    id                uuid PRIMARY KEY DEFAULT pg_catalog.gen_random_uuid()
 );
 INSERT INTO webhook.installation (system_identifier, database_oid)
 SELECT c.system_identifier, d.oid

@@ -64,19 +64,12 @@ SELECT a.id, a.table_name,
                    AND t.tgname OPERATOR(pg_catalog.=) pg_catalog.concat('webhook_pg_', a.id,
                        CASE WHEN w.action OPERATOR(pg_catalog.=) 'truncated' OR a.condition IS NOT NULL
                             THEN pg_catalog.concat('_', w.action) END)
-                   AND t.tgenabled IN ('O', 'A'))) AS enabled,
+                   AND t.tgenabled OPERATOR(pg_catalog.=) ANY (CASE WHEN a.always THEN '{A}'::"char"[] ELSE '{O,A}' END))) AS enabled,
        a.resource, a.actions, a.key, a.columns, a.exclude, a.watch, a.condition,
        pg_catalog.jsonb_object(a.expand_names, a.expand_sources) AS expand, a.as_action, a.always
   FROM webhook.attachment AS a;
 
 -- ---- Status --------------------------------------------------------------------------------------------------------
-
--- Whether the installation rows name this cluster and this database and nothing else: the clone guard.
-CREATE FUNCTION webhook.is_at_home() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(bool_and(i.system_identifier = c.system_identifier AND i.database_oid = d.oid), false)
-      FROM webhook.installation AS i, pg_control_system() AS c, pg_database AS d
-     WHERE d.datname = current_database()
-$$;
 
 -- Answers on a standby too. Cheap: counts stop at 10,000.
 CREATE FUNCTION webhook_status() RETURNS TABLE (check_name text, ok boolean, detail text) LANGUAGE plpgsql STABLE
@@ -212,14 +205,3 @@ BEGIN
     RETURN QUERY SELECT * FROM webhook.check_egress(seen);
     RETURN QUERY SELECT * FROM webhook.check_progress(seen);
 END $$;
-
--- Makes this database the one that sends: after a restore, a copy or pg_upgrade. What a copy still has to send, it will.
-CREATE FUNCTION webhook_adopt() RETURNS void LANGUAGE sql VOLATILE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    DELETE FROM webhook.installation;
-    INSERT INTO webhook.installation (system_identifier, database_oid)
-    SELECT c.system_identifier, d.oid
-      FROM pg_control_system() AS c, pg_database AS d
-     WHERE d.datname = current_database();
-    SELECT webhook.recheck();
-$$;

@@ -18,6 +18,7 @@ mod encoding;
 mod expansion;
 pub mod guc;
 mod health;
+pub mod keep_out;
 mod key_file;
 pub mod launcher;
 pub mod log;
@@ -34,6 +35,7 @@ mod table;
 pub mod thread;
 pub mod transaction;
 mod triggers;
+mod version;
 pub mod wait;
 pub mod wake;
 pub mod worker;
@@ -54,7 +56,8 @@ extension_sql_file!("../../sql/install/roles.sql", name = "roles", requires = ["
 extension_sql_file!("../../sql/install/stats.sql", name = "stats", requires = ["roles"]);
 extension_sql_file!("../../sql/install/checks.sql", name = "checks", requires = ["stats"]);
 extension_sql_file!("../../sql/install/metrics.sql", name = "metrics", requires = ["checks"]);
-extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["metrics"]);
+extension_sql_file!("../../sql/install/copies.sql", name = "copies", requires = ["metrics"]);
+extension_sql_file!("../../sql/install/privileges.sql", name = "privileges", requires = ["copies"]);
 
 /// Runs when the library is loaded: by the postmaster, if it preloads it, else by the first session that needs it.
 /// It must never raise: a session whose writes fire the capture trigger would fail with it.

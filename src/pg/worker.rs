@@ -29,7 +29,7 @@ use super::store::SpiStore;
 use super::thread::{Bell, spawner};
 use super::transaction::{accept_invalidations, transaction};
 use super::wait::Waiter;
-use super::{guc, key_file, roster, wake};
+use super::{guc, key_file, roster, version, wake};
 use crate::engine::Dispatcher;
 use crate::engine::round::Turn;
 use crate::event::Timestamp;
@@ -41,6 +41,8 @@ use pg_sys::pqsignal_be as pqsignal;
 
 /// Oid of `webhook.endpoint` of the extension that is being served, 0 when none is.
 static ENDPOINT_TABLE: AtomicU32 = AtomicU32::new(0);
+/// The same of `webhook.installation`, which a restore loads after the endpoints.
+static INSTALLATION_TABLE: AtomicU32 = AtomicU32::new(0);
 /// The catalogs say that `webhook.endpoint` changed: its rows (webhook.changed() says so), or the table itself.
 static ENDPOINTS_CHANGED: AtomicBool = AtomicBool::new(true);
 
@@ -148,19 +150,26 @@ pub(super) fn pin_session(application_name: &'static CStr) {
 #[pg_guard]
 unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
     let relation = relation.to_u32();
-    if relation == 0 || relation == ENDPOINT_TABLE.load(Ordering::Relaxed) {
+    let ours =
+        [&ENDPOINT_TABLE, &INSTALLATION_TABLE].iter().any(|oid| oid.load(Ordering::Relaxed) == relation);
+    if relation == 0 || ours {
         ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
     }
 }
 
 /// Oid of `webhook.endpoint`, if the extension is installed here.
 fn endpoint_table() -> Option<u32> {
+    private_table(c"endpoint")
+}
+
+/// Oid of a private table, if the extension is installed here.
+fn private_table(name: &CStr) -> Option<u32> {
     // SAFETY: catalog look-ups by a process with an open transaction.
     let oid = unsafe {
         if pg_sys::get_extension_oid(c"webhook_pg".as_ptr(), true) == pg_sys::InvalidOid {
             return None;
         }
-        pg_sys::get_relname_relid(c"endpoint".as_ptr(), pg_sys::get_namespace_oid(c"webhook".as_ptr(), true))
+        pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"webhook".as_ptr(), true))
     };
     Some(oid.to_u32()).filter(|&oid| oid != 0)
 }
@@ -225,7 +234,7 @@ impl Worker {
                 accept_invalidations();
             }
             activity::begins();
-            let wait = self.turn(by_latch, poll).min(self.prune(poll));
+            let wait = self.turn(by_latch, poll, recheck).min(self.prune(poll));
             let wait = wait.min(poll_at.saturating_duration_since(Instant::now()));
             self.health.tell(self.engine.as_mut().and_then(Engine::fault));
             let wait = activity::ends(self.engine.as_ref().map(Engine::in_flight), wait);
@@ -264,9 +273,9 @@ impl Worker {
     }
 
     /// One turn. Answers how long nothing will happen by itself.
-    fn turn(&mut self, woken: bool, poll: bool) -> Duration {
+    fn turn(&mut self, woken: bool, poll: bool, recheck: bool) -> Duration {
         let endpoints_changed = ENDPOINTS_CHANGED.swap(false, Ordering::Relaxed);
-        let gone = endpoints_changed && self.engine.is_some() && self.is_gone();
+        let gone = (endpoints_changed || recheck) && self.engine.is_some() && self.is_gone();
         if gone {
             self.engine = None;
             board::wipe_own();
@@ -354,9 +363,10 @@ impl Worker {
         }
     }
 
-    /// Whether the extension or its installation row is not as it was. Asked only when something changed or failed.
+    /// Whether the extension, its installation row or its version is not as it was. Asked only when something changed or failed.
     fn is_gone(&mut self) -> bool {
-        is_dropped().and_then(|dropped| Ok(dropped || !transaction(is_own_installation)?)).unwrap_or(false)
+        let gone = is_dropped().and_then(|dropped| Ok(dropped || !transaction(is_own_installation)?));
+        gone.unwrap_or(false) || version::check().is_err()
     }
 
     /// Oid of `webhook.endpoint`. Where the extension is not installed, or in a copy of another database, the worker ends; the
@@ -365,6 +375,8 @@ impl Worker {
         // Two transactions: catalogs are seen as they are, tables as they were when the transaction began.
         let found = transaction(|| Ok(endpoint_table())).and_then(|table| match table {
             Some(table) => {
+                let installation = transaction(|| Ok(private_table(c"installation")));
+                INSTALLATION_TABLE.store(installation.ok().flatten().unwrap_or(0), Ordering::Relaxed);
                 transaction(is_own_installation).map(|own| if own { Ok(table) } else { Err(State::Copy) })
             }
             None => Ok(Err(State::Absent)),
@@ -372,7 +384,8 @@ impl Worker {
         match found {
             Ok(Ok(table)) => {
                 roster::serving();
-                Some(table)
+                // At every poll anew: ALTER EXTENSION UPDATE makes it fit.
+                version::check().map_err(|trouble| self.stops(&trouble)).is_ok().then_some(table)
             }
             Ok(Err(state)) => {
                 roster::end_as(state);

@@ -26,6 +26,14 @@ pub enum Stop {
     Immediate,
 }
 
+/// Settings of every cluster with the extension.
+const PRELOADED: [(&str, &str); 4] = [
+    ("shared_preload_libraries", "webhook_pg"),
+    ("webhook_pg.databases", "postgres"),
+    ("webhook_pg.allow_http", "on"),
+    ("webhook_pg.egress_allow", "127.0.0.0/8"),
+];
+
 type Environment = Vec<(String, String)>;
 
 /// A running cluster. It listens on a Unix socket in its own directory only, so no two can collide.
@@ -63,39 +71,85 @@ impl Cluster {
         SHARED.get_or_init(|| Self::with_extension(&[], Vec::new(), None))
     }
 
+    /// A second cluster of a test that has one, with a system identifier of its own: the extension is preloaded and created
+    /// nowhere.
+    pub fn another(settings: &[(&str, &str)]) -> Self {
+        Self::another_of(&server_bin(), settings).started()
+    }
+
+    /// The same of this PostgreSQL, and down.
+    pub fn another_of(bin: &Path, settings: &[(&str, &str)]) -> Self {
+        let cluster = Self::empty(bin, Vec::new(), None);
+        initdb(bin, &cluster.data());
+        cluster.configure(&[&PRELOADED[..], settings].concat());
+        cluster
+    }
+
+    /// A standby that follows this cluster, made by pg_basebackup.
+    pub fn standby(&self, settings: &[(&str, &str)]) -> Self {
+        let standby = Self::empty(&self.bin, Vec::new(), None);
+        let mut pg_basebackup = standby.program("pg_basebackup");
+        pg_basebackup.args(["-X", "stream", "-c", "fast", "--no-sync", "-R", "-U", "postgres", "-h"]);
+        run(pg_basebackup.arg(&self.home).arg("-D").arg(standby.data()));
+        standby.configure(settings);
+        standby.started()
+    }
+
+    /// A cluster with a copy of the files of this one, which must be down.
+    pub fn copy(&self, settings: &[(&str, &str)]) -> Self {
+        let copy = Self::empty(&self.bin, Vec::new(), None);
+        run(as_owner("cp").arg("-a").arg(self.data()).arg(copy.data()));
+        copy.configure(settings);
+        copy.started()
+    }
+
     fn with_extension(settings: &[(&str, &str)], environment: Environment, slot: Option<Slot>) -> Self {
-        let mut all = vec![
-            ("shared_preload_libraries", "webhook_pg"),
-            ("webhook_pg.databases", "postgres"),
-            ("webhook_pg.allow_http", "on"),
-            ("webhook_pg.egress_allow", "127.0.0.0/8"),
-        ];
-        all.extend_from_slice(settings);
-        let cluster = Self::launch(&all, environment, slot);
+        let cluster = Self::launch(&[&PRELOADED[..], settings].concat(), environment, slot);
+        cluster.connect().batch_execute("CREATE EXTENSION webhook_pg").expect("create the extension");
+        cluster
+    }
+
+    /// A cluster of this PostgreSQL, with the extension preloaded and created in database `postgres`.
+    pub fn start_of(bin: &Path, settings: &[(&str, &str)]) -> Self {
+        let settings = [&PRELOADED[..], settings].concat();
+        let cluster = Self::prepare(bin, &settings, Vec::new(), Some(Slot::take())).started();
         cluster.connect().batch_execute("CREATE EXTENSION webhook_pg").expect("create the extension");
         cluster
     }
 
     fn launch(settings: &[(&str, &str)], environment: Environment, slot: Option<Slot>) -> Self {
+        Self::prepare(&server_bin(), settings, environment, slot).started()
+    }
+
+    /// A cluster that is down.
+    fn prepare(bin: &Path, settings: &[(&str, &str)], environment: Environment, slot: Option<Slot>) -> Self {
+        let cluster = Self::empty(bin, environment, slot);
+        run(as_owner("cp").arg("-a").arg(fresh_data(bin)).arg(cluster.data()));
+        cluster.configure(settings);
+        cluster
+    }
+
+    /// A home without a data directory.
+    fn empty(bin: &Path, environment: Environment, slot: Option<Slot>) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let home = std::env::temp_dir().join(format!("webhook_pg-e2e-{}-{number}", std::process::id()));
-        let bin = server_bin();
         run(as_owner("mkdir").arg("-m").arg("0755").arg(&home));
-        let guardian = guard(&bin, &home);
-        let cluster = Self {
-            bin,
+        let guardian = guard(bin, &home);
+        Self {
+            bin: bin.to_owned(),
             home,
             environment,
             crash_expected: AtomicBool::new(false),
             server: Mutex::new(None),
             guardian,
             _slot: slot,
-        };
-        run(as_owner("cp").arg("-a").arg(fresh_data(&cluster.bin)).arg(cluster.data()));
-        cluster.configure(settings);
-        cluster.start_server();
-        cluster
+        }
+    }
+
+    fn started(self) -> Self {
+        self.start_server();
+        self
     }
 
     /// What every cluster has, and these settings.
@@ -188,7 +242,8 @@ impl Cluster {
         &self.home
     }
 
-    fn data(&self) -> PathBuf {
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
         self.home.join("data")
     }
 
@@ -329,16 +384,23 @@ impl Drop for Cluster {
 
 /// A data directory fresh from initdb, made once: copying it is a matter of milliseconds.
 fn fresh_data(bin: &Path) -> PathBuf {
-    static FRESH: OnceLock<(PathBuf, Child)> = OnceLock::new();
-    let (home, _) = FRESH.get_or_init(|| {
-        let home = std::env::temp_dir().join(format!("webhook_pg-e2e-{}-fresh", std::process::id()));
-        run(as_owner("mkdir").arg("-m").arg("0755").arg(&home));
-        let guardian = guard(bin, &home);
-        let options = ["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D"];
-        run(as_owner(bin.join("initdb")).args(options).arg(home.join("data")).current_dir(&home));
-        (home, guardian)
-    });
+    static FRESH: Mutex<Vec<(PathBuf, PathBuf, Child)>> = Mutex::new(Vec::new());
+    let mut fresh = FRESH.lock().expect("the fresh data directories");
+    if let Some((_, home, _)) = fresh.iter().find(|(of, ..)| of == bin) {
+        return home.join("data");
+    }
+    let name = format!("webhook_pg-e2e-{}-fresh{}", std::process::id(), fresh.len());
+    let home = std::env::temp_dir().join(name);
+    run(as_owner("mkdir").arg("-m").arg("0755").arg(&home));
+    let guardian = guard(bin, &home);
+    initdb(bin, &home.join("data"));
+    fresh.push((bin.to_owned(), home.clone(), guardian));
     home.join("data")
+}
+
+fn initdb(bin: &Path, data: &Path) {
+    let options = ["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D"];
+    run(as_owner(bin.join("initdb")).args(options).arg(data).current_dir("/"));
 }
 
 /// The bin directory of the PostgreSQL under test.

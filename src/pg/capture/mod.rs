@@ -25,6 +25,7 @@ mod value;
 mod outbox;
 
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::prelude::*;
 
@@ -35,7 +36,7 @@ pub(super) use self::expand::foreign_key;
 use self::plan::Plan;
 use self::row::Values;
 pub(super) use self::tally::wrote_elsewhere;
-use super::{guc, wake};
+use super::{guc, roster, wake};
 
 /// Tells PostgreSQL that [`webhook_pg_capture`] follows the version 1 calling convention.
 #[unsafe(no_mangle)]
@@ -132,6 +133,7 @@ unsafe fn capture(trigger: &pg_sys::TriggerData) {
     if plan.events[operation].is_none() || guc::mute() {
         return;
     }
+    warn_without_preload();
     let tuples = match operation {
         1 => (trigger.tg_trigtuple, trigger.tg_newtuple),
         _ => (trigger.tg_trigtuple, std::ptr::null_mut()),
@@ -144,6 +146,20 @@ unsafe fn capture(trigger: &pg_sys::TriggerData) {
             raise(plan, operation, now(), None, (*trigger.tg_relation).rd_att, tuples);
         }
     }
+}
+
+/// Says, once a session, that nobody sends what is captured.
+fn warn_without_preload() {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if roster::preloaded() || WARNED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    ereport!(
+        WARNING,
+        PgSqlErrorCode::ERRCODE_WARNING,
+        "webhook_pg is not in shared_preload_libraries",
+        "Events are kept and nothing sends them. Add it and restart PostgreSQL."
+    );
 }
 
 /// Makes the event of a changed row.
