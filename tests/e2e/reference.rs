@@ -6,18 +6,11 @@ use std::path::Path;
 
 use crate::cluster::Cluster;
 
-/// Described already, and on their way in.
-const COMING: [&str; 1] = ["keep_backlog"];
-
 /// The lines below a heading, up to the next one.
 fn section<'a>(page: &'a str, heading: &str) -> Option<Vec<&'a str>> {
     let mut lines = page.lines().skip_while(|line| *line != heading);
     lines.next()?;
     Some(lines.take_while(|line| !line.starts_with('#')).collect())
-}
-
-fn is_coming(name: &str) -> bool {
-    COMING.contains(&name)
 }
 
 /// The first cells of the rows of a section's tables, without their backticks.
@@ -46,7 +39,7 @@ fn compare(kind: &str, prefix: &str, query: &str) {
                 let described = first_cells(&lines);
                 let missing: Vec<_> = parts.difference(&described).collect();
                 // A function that answers a table of checks describes those, too.
-                let is_wrong = |part: &&String| !is_coming(part) && (!parts.is_empty() || kind == "view");
+                let is_wrong = |_: &&String| !parts.is_empty() || kind == "view";
                 let unknown: Vec<_> = described.difference(&parts).filter(is_wrong).collect();
                 if !missing.is_empty() || !unknown.is_empty() {
                     wrong.push(format!("{kind} {name} lacks {missing:?}, does not have {unknown:?}"));
@@ -57,7 +50,7 @@ fn compare(kind: &str, prefix: &str, query: &str) {
     }
     let headings =
         page.lines().filter_map(|line| line.strip_prefix("### ")).filter(|name| name.starts_with(prefix));
-    let unknown = headings.filter(|name| !known.contains(*name) && !is_coming(name));
+    let unknown = headings.filter(|name| !known.contains(*name));
     wrong.extend(unknown.map(|name| format!("there is no {kind} {name}")));
     assert!(wrong.is_empty(), "docs/reference.md:\n{}", wrong.join("\n"));
 }
@@ -112,12 +105,7 @@ fn every_setting_stands_in_the_reference_with_its_default_and_who_may_set_it() {
             wrong.push(format!("{name}, {context}: {cells:?}"));
         }
     }
-    wrong.extend(
-        known
-            .into_iter()
-            .filter(|name| name.starts_with("webhook_pg.") && !is_coming(name))
-            .map(|n| format!("no {n}")),
-    );
+    wrong.extend(known.into_iter().filter(|name| name.starts_with("webhook_pg.")).map(|n| format!("no {n}")));
     assert!(wrong.is_empty(), "docs/reference.md:\n{}", wrong.join("\n"));
 }
 
@@ -128,7 +116,5 @@ fn every_check_of_the_status_stands_in_the_reference() {
     let mut client = Cluster::shared().connect();
     let rows = client.query("SELECT check_name FROM webhook_status()", &[]).unwrap();
     let checks: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
-    let described: BTreeSet<String> =
-        described.into_iter().filter(|check| checks.contains(check) || !is_coming(check)).collect();
     assert_eq!(described, checks, "docs/reference.md, webhook_status");
 }
