@@ -24,6 +24,13 @@ fn script(bin: &Path) -> Option<String> {
         .ok()
 }
 
+/// What a program calls its version.
+fn version(bin: &Path, name: &str) -> String {
+    let output = run(std::process::Command::new(bin.join(name)).arg("--version"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_once(") ").map_or(text.clone(), |(_, version)| version.trim().to_owned())
+}
+
 #[test]
 fn pg_upgrade_keeps_everything_that_waits_and_sends_nothing_before_it_is_adopted() {
     let new_bin = server_bin();
@@ -33,6 +40,12 @@ fn pg_upgrade_keeps_everything_that_waits_and_sends_nothing_before_it_is_adopted
     };
     if script(&old_bin) != script(&new_bin) {
         eprintln!("NOT TESTED: pg_upgrade, because {} has another build of the extension", old_bin.display());
+        return;
+    }
+    // pg_upgrade insists on a psql of its own version, which some packages go without.
+    let [server, psql] = ["postgres", "psql"].map(|name| version(&new_bin, name));
+    if server != psql {
+        eprintln!("NOT TESTED: pg_upgrade, because psql is of version {psql} and the server of {server}");
         return;
     }
     let old = Cluster::another_of(&old_bin, &SETTINGS);
