@@ -92,7 +92,21 @@ fn pg_upgrade_keeps_everything_that_waits_and_sends_nothing_before_it_is_adopted
     let _ = new.program("pg_checksums").args(["--disable", "--no-sync", "-D"]).arg(new.data()).output();
     let mut pg_upgrade = new.program("pg_upgrade");
     pg_upgrade.arg("-b").arg(&old_bin).arg("-B").arg(&new_bin).arg("-d").arg(old.data());
-    run(pg_upgrade.arg("-D").arg(new.data()).args(["-U", "postgres", "--retain"]).env_remove("PGDATA"));
+    pg_upgrade.arg("-D").arg(new.data()).args(["-U", "postgres", "--retain"]).env_remove("PGDATA");
+    let upgraded = pg_upgrade.output().expect("pg_upgrade");
+    if !upgraded.status.success() {
+        let logs = run(crate::os::as_owner("find").arg(new.data()).args([
+            "-name",
+            "pg_upgrade_dump_*.log",
+            "-exec",
+            "tail",
+            "-n",
+            "12",
+            "{}",
+            "+",
+        ]));
+        panic!("{}{}", String::from_utf8_lossy(&upgraded.stdout), String::from_utf8_lossy(&logs.stdout));
+    }
     // While pg_upgrade runs the servers the library does nothing.
     let log = run(crate::os::as_owner("find").arg(new.data()).args([
         "-name",
