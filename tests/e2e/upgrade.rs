@@ -99,9 +99,9 @@ fn pg_upgrade_keeps_everything_that_waits_and_sends_nothing_before_it_is_adopted
             "-name",
             "pg_upgrade_dump_*.log",
             "-exec",
-            "tail",
-            "-n",
-            "12",
+            "grep",
+            "-A5",
+            "error:",
             "{}",
             "+",
         ]));
