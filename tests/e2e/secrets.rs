@@ -1,5 +1,7 @@
 //! Secrets are shown once, by the call that made them, and nowhere else.
 
+use postgres::error::SqlState;
+
 use crate::cluster::Cluster;
 use crate::scene::Scene;
 use crate::wait::secs;
@@ -92,8 +94,12 @@ fn a_role_that_may_read_everything_does_not_read_secrets() {
     assert!(names.len() > 15, "{names:?}");
     for name in names {
         let query = format!("SELECT coalesce(string_agg(r::text, ' '), '') FROM {name} r");
-        let text: String =
-            scene.client.query_one(&query, &[]).unwrap_or_else(|e| panic!("{query}: {e:?}")).get(0);
+        let text: String = match scene.client.query_one(&query, &[]) {
+            Ok(row) => row.get(0),
+            // A view of a function that the role may not call.
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => continue,
+            Err(error) => panic!("{query}: {error:?}"),
+        };
         for secret in [PASSWORD, API_KEY, "whsec_"] {
             assert!(!text.contains(secret), "{name} shows a secret");
         }
