@@ -24,6 +24,7 @@ mod value;
 
 mod outbox;
 
+use std::ffi::CStr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -109,7 +110,7 @@ unsafe fn capture_truncate(trigger: &pg_sys::TriggerData) {
     // SAFETY: from the executor.
     let Some(plan) = (unsafe { cache::plan(trigger.tg_relation, &*trigger.tg_trigger) }) else { return };
     // A transaction that truncated before anybody listened keeps that to itself: there is no row to come back to.
-    if plan.events[TRUNCATED].is_some() && plan.heard[TRUNCATED] && !guc::mute() {
+    if plan.events[TRUNCATED].is_some() && plan.heard[TRUNCATED] && !is_muted() {
         buffer::push(plan, TRUNCATED, now(), None, &Texts::default());
         wake::at_commit();
     }
@@ -130,7 +131,7 @@ unsafe fn capture(trigger: &pg_sys::TriggerData) {
     unsafe { pg_sys::AcceptInvalidationMessages() };
     // SAFETY: from the executor.
     let Some(plan) = (unsafe { cache::plan(trigger.tg_relation, &*trigger.tg_trigger) }) else { return };
-    if plan.events[operation].is_none() || guc::mute() {
+    if plan.events[operation].is_none() || is_muted() {
         return;
     }
     warn_without_preload();
@@ -146,6 +147,13 @@ unsafe fn capture(trigger: &pg_sys::TriggerData) {
             raise(plan, operation, now(), None, (*trigger.tg_relation).rd_att, tuples);
         }
     }
+}
+
+/// Whether this session raises no events: it was told to, or it is pg_restore, which puts back what was there. By jobs it makes
+/// the triggers of a partitioned table while rows of partitions are still being loaded, and a load of data alone finds them there.
+fn is_muted() -> bool {
+    // SAFETY: a setting's text, set at the start and never null.
+    guc::mute() || unsafe { CStr::from_ptr(pg_sys::application_name) } == c"pg_restore"
 }
 
 /// Says, once a session, that nobody sends what is captured.
