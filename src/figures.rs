@@ -88,7 +88,7 @@ impl Figures {
 
 impl Recent {
     /// Adds a duration. Answers the percentiles when it is time to take them anew: for each of the first attempts, then when a
-    /// sixteenth is new.
+    /// quarter is new.
     fn add(&mut self, milliseconds: f32) -> Option<[f32; 2]> {
         match self.milliseconds.get_mut(self.next) {
             Some(oldest) => *oldest = milliseconds,
@@ -99,7 +99,7 @@ impl Recent {
             self.stale_in -= 1;
             return None;
         }
-        self.stale_in = self.milliseconds.len() / 16;
+        self.stale_in = self.milliseconds.len() / 4;
         Some(percentiles(&self.milliseconds))
     }
 }

@@ -44,9 +44,11 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         let own_schedule = lane.as_ref().and_then(|lane| lane.endpoint.schedule.as_ref());
         let schedule = own_schedule.unwrap_or(&self.settings.retry_schedule);
         let before = task.row.map_or(0, |row| row.attempts_before);
-        let chance = (self.chance)();
+        // Drawn from the operating system, and of no use to a success.
+        let mut draw = || if verdict == Verdict::Delivered { 0.5 } else { (self.chance)() };
+        let chances = [draw(), draw()];
         let mut decision =
-            outcome::decide(&attempt.answer, number.saturating_sub(before), schedule, now, chance);
+            outcome::decide(&attempt.answer, number.saturating_sub(before), schedule, now, chances[0]);
         if let (Some(lane), Some(until)) = (&mut lane, decision.hold_until) {
             lane.hold_until = lane.hold_until.max(until);
         }
@@ -67,8 +69,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         if let Some(lane) = lane
             && verdict != Verdict::Poison
         {
-            let chance = (self.chance)();
-            learn(lane, id, &attempt, &mut self.ledger, &self.settings, &self.limits, now, chance);
+            learn(lane, id, &attempt, &mut self.ledger, &self.settings, &self.limits, now, chances[1]);
         }
         if slackened || verdict != Verdict::Delivered {
             self.recall(id);
