@@ -281,6 +281,16 @@ impl Lane {
         replay.or_else(|| self.order.next(&mut self.queue))
     }
 
+    /// The clock was put back so far: nothing waits longer for it, but what is stored to be due at a time.
+    pub fn put_back(&mut self, by: Timestamp) {
+        self.hold_until = self.hold_until.saturating_sub(by);
+        self.breaker.put_back(by);
+        self.pace.put_back(by);
+        if let Some(rate) = &mut self.rate {
+            rate.put_back(by);
+        }
+    }
+
     /// A request leaves.
     pub fn started(&mut self, task: &Task, ticket: u64, now: Timestamp) {
         self.pace.started(self.in_flight, now);

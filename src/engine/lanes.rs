@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::lane::{Feed, Lane};
 use super::store::Kind;
+use crate::event::Timestamp;
 
 /// Event types whose takers are remembered at most.
 const TYPES: usize = 1000;
@@ -85,6 +86,11 @@ impl Lanes {
     /// All lanes. Not for every turn.
     pub fn all(&self) -> impl Iterator<Item = &Lane> {
         self.all.values()
+    }
+
+    /// The clock was put back so far.
+    pub fn put_back(&mut self, by: Timestamp) {
+        self.all.values_mut().for_each(|lane| lane.put_back(by));
     }
 
     /// The lanes that have something to see to, by endpoint.

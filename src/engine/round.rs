@@ -197,7 +197,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// The store cannot be read. The dispatcher is to be dropped and started anew; nothing is lost, and what was in
     /// flight is sent again.
     pub fn round(&mut self, turn: Turn) -> Result<Duration, S::Error> {
-        self.clock = turn.now;
+        self.set_clock(turn.now);
         self.fresh |= turn.woken || turn.poll;
         // Remembered: while writes fail or sending is off, nothing is read.
         self.endpoints_changed |= turn.endpoints_changed;
@@ -227,6 +227,24 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.save_figures(turn);
         self.lanes.rest();
         Ok(self.wait(turn.now))
+    }
+
+    /// Takes the time. Where the clock was put back, what waits for a time waits as long as it would have.
+    fn set_clock(&mut self, now: Timestamp) {
+        let by = self.clock.saturating_sub(now);
+        self.clock = now;
+        if by <= 0 {
+            return;
+        }
+        self.lanes.put_back(by);
+        for at in
+            [&mut self.write_after, &mut self.positions_after, &mut self.figures_at, &mut self.held_until]
+        {
+            *at = at.saturating_sub(by);
+        }
+        for settled in &mut self.ledger.settled {
+            settled.ended_at = settled.ended_at.saturating_sub(by);
+        }
     }
 
     fn has_work(&self, now: Timestamp) -> bool {

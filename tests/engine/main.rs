@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 mod breaker;
+mod clock;
 mod database;
 mod figures;
 mod isolation;

@@ -70,6 +70,8 @@ pub struct Sent {
 /// The model.
 pub struct Network {
     pub now: Timestamp,
+    /// The latest time that the clock has ever shown: what was due then may have been brought into memory.
+    pub latest: Timestamp,
     pub dice: Dice,
     pub behaviours: BTreeMap<i64, Behaviour>,
     pub settings: Settings,
@@ -102,6 +104,7 @@ impl Network {
     pub fn new(database: Rc<RefCell<Database>>, settings: Settings, now: Timestamp, seed: u64) -> Self {
         Self {
             now,
+            latest: now,
             dice: Dice(seed),
             behaviours: BTreeMap::new(),
             settings,
@@ -119,6 +122,20 @@ impl Network {
             sent: Vec::new(),
             duplicates: 0,
             most_in_flight: 0,
+        }
+    }
+
+    pub fn set_clock(&mut self, now: Timestamp) {
+        self.now = now;
+        self.latest = self.latest.max(now);
+    }
+
+    /// What is in flight takes as long as it takes.
+    pub fn put_clock_back(&mut self, by: Timestamp) {
+        self.now -= by;
+        for flight in self.flights.values_mut() {
+            flight.started_at -= by;
+            flight.ends_at -= by;
         }
     }
 
@@ -215,7 +232,7 @@ impl Network {
             None => 0,
             Some(row) => match row.state {
                 State::Pending { next_attempt_at } => {
-                    assert!(next_attempt_at <= self.now, "{pair:?} is retried too early");
+                    assert!(next_attempt_at <= self.latest, "{pair:?} is retried too early");
                     row.attempts
                 }
                 ended => panic!("{pair:?} has ended: {ended:?}"),

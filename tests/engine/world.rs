@@ -196,7 +196,7 @@ impl World {
     /// One turn, as the worker's main loop does it.
     pub fn round(&mut self) {
         self.rounds += 1;
-        self.network.borrow_mut().now = self.now;
+        self.network.borrow_mut().set_clock(self.now);
         let mut poll = self.now >= self.poll_at;
         if poll {
             self.poll_at = self.now + micros(self.settings.poll_interval);
@@ -264,6 +264,14 @@ impl World {
             self.now = self.now.max(next);
             self.round();
         }
+    }
+
+    /// Somebody puts the clock back. Latches and answers know nothing of clocks.
+    pub fn put_clock_back(&mut self, by: Timestamp) {
+        self.now -= by;
+        self.poll_at -= by;
+        self.wake_at -= by;
+        self.network.borrow_mut().put_clock_back(by);
     }
 
     /// All receivers recover, all transactions end, all endpoints are resumed; then everything must arrive.

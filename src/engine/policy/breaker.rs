@@ -67,6 +67,11 @@ impl Breaker {
         self.probe_at
     }
 
+    /// The clock was put back so far.
+    pub fn put_back(&mut self, by: Timestamp) {
+        self.probe_at = self.probe_at.map(|at| at.saturating_sub(by));
+    }
+
     /// Whether new events may be tried now, as far as the breaker is concerned.
     pub fn admits(&self, now: Timestamp) -> bool {
         self.probe_at.is_none_or(|at| at <= now)

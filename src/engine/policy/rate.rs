@@ -27,6 +27,11 @@ impl Rate {
         self.full_at.saturating_sub((BURST - self.interval).max(0))
     }
 
+    /// The clock was put back so far.
+    pub fn put_back(&mut self, by: Timestamp) {
+        self.full_at = self.full_at.saturating_sub(by);
+    }
+
     /// A request leaves.
     pub fn spend(&mut self, now: Timestamp) {
         self.full_at = self.full_at.max(now).saturating_add(self.interval);

@@ -45,6 +45,11 @@ impl Pace {
         }
     }
 
+    /// The clock was put back so far.
+    pub fn put_back(&mut self, by: Timestamp) {
+        self.heard_at = self.heard_at.saturating_sub(by);
+    }
+
     /// An attempt ended.
     pub fn ended(&mut self, took: Duration, is_answered: bool, now: Timestamp) {
         let took = Timestamp::try_from(took.as_micros()).unwrap_or(Timestamp::MAX / 4);

@@ -33,8 +33,6 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
 
     /// Saves figures, if it is time to.
     pub(super) fn save_figures(&mut self, turn: Turn) {
-        // Before that the clock was put back.
-        self.figures_at = self.figures_at.min(turn.now.saturating_add(SAVE_EVERY));
         if self.figures_at().is_none_or(|at| at > turn.now) || !self.may_write(turn) {
             return;
         }
