@@ -98,6 +98,7 @@ pub extern "C-unwind" fn webhook_pg_worker_main(argument: pg_sys::Datum) {
         pruner: Pruner::new(is_current),
         log: Log::new(WORKER_TYPE),
         health: Health::default(),
+        looks_again: false,
     }
     .run()
 }
@@ -205,6 +206,8 @@ struct Worker {
     pruner: Pruner,
     log: Log,
     health: Health,
+    /// The extension, the installation row and the version are to be looked at again.
+    looks_again: bool,
 }
 
 impl Worker {
@@ -224,8 +227,11 @@ impl Worker {
                 ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
             }
             let now = Instant::now();
-            let recheck = wake::take_recheck();
-            let poll = recheck || now >= poll_at;
+            let asked = wake::take_recheck();
+            let poll = asked || now >= poll_at;
+            // Once more at the next poll: whoever asks is heard a moment before his changes of catalogs are.
+            let recheck = asked || (poll && std::mem::take(&mut self.looks_again));
+            self.looks_again |= asked;
             if poll {
                 poll_at = now + guc::settings().poll_interval;
             }

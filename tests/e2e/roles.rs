@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use postgres::Client;
 use postgres::error::DbError;
@@ -13,6 +14,12 @@ use crate::scene::Scene;
 use crate::wait::secs;
 use crate::wire::Reply;
 
+/// DROP OWNED takes rights on the same objects as webhook_grant, in another order.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static RIGHTS: Mutex<()> = Mutex::new(());
+    RIGHTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A role of the shared cluster with these bundles, and a session as that role. Dropped at the end, rights and all.
 struct Role {
     name: String,
@@ -21,6 +28,7 @@ struct Role {
 
 impl Role {
     fn new(name: &str, bundles: &[&str]) -> Self {
+        let _alone = one_at_a_time();
         let mut client = Cluster::shared().connect();
         let grants: String =
             bundles.iter().map(|b| format!("; SELECT webhook_grant('{b}', '{name}')")).collect();
@@ -58,6 +66,7 @@ impl Role {
 
 impl Drop for Role {
     fn drop(&mut self) {
+        let _alone = one_at_a_time();
         let name = &self.name;
         let _ = Cluster::shared().connect().batch_execute(&format!(
             "SELECT webhook_unregister(id) FROM webhook.endpoints WHERE owner = '{name}'::regrole;
