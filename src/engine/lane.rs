@@ -342,7 +342,10 @@ impl Lane {
     pub fn take_back(&mut self, task: Task) {
         self.flying.remove(&task.event.place);
         if task.row.is_some() {
-            self.retries.push_front(task);
+            // Whoever is stopped has nothing in memory: until it goes on, somebody may cancel it.
+            if self.feed != Feed::Stopped {
+                self.retries.push_front(task);
+            }
             return;
         }
         match task.origin {

@@ -1,6 +1,6 @@
 //! What somebody asked for: replays and retries by the thousand; and rows that somebody's open transaction holds.
 
-use webhook_pg::endpoint::{Endpoint, Ordering};
+use webhook_pg::endpoint::{Endpoint, Ordering, State as Mode};
 use webhook_pg::event::Place;
 use webhook_pg::outcome::State;
 
@@ -130,5 +130,27 @@ fn an_outcome_whose_row_is_held_is_written_when_it_is_free_and_holds_up_nothing(
     world.db().release();
     world.advance(MINUTE);
     assert_eq!((world.db().pending.len(), received(&world, 1)), (0, 53));
+    assert!(world.is_drained());
+}
+
+#[test]
+fn what_is_cancelled_while_its_endpoint_is_paused_is_not_sent_afterwards() {
+    let mut world = full_size();
+    world.emit("a.created", 200);
+    world.advance(MINUTE);
+    replay(&world);
+    // Some are with the transport and wait for a thread.
+    world.behave(1, Behaviour::Slow);
+    while world.net_ref().in_flight() == 0 {
+        world.advance(MILLISECOND);
+    }
+    world.db().set_mode(1, Mode::Paused);
+    world.advance(MINUTE);
+    let before = sent(&world, 1);
+    world.db().cancel_pending(1);
+    world.behave(1, Behaviour::Healthy);
+    world.db().set_mode(1, Mode::Active);
+    world.advance(MINUTE);
+    assert_eq!(sent(&world, 1), before);
     assert!(world.is_drained());
 }
