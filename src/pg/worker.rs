@@ -391,17 +391,26 @@ impl Worker {
             Ok(Ok(table)) => {
                 roster::serving();
                 // At every poll anew: ALTER EXTENSION UPDATE makes it fit.
-                version::check().map_err(|trouble| self.stops(&trouble)).is_ok().then_some(table)
+                version::check().map_err(|trouble| self.cannot_serve(&trouble)).is_ok().then_some(table)
             }
             Ok(Err(state)) => {
                 roster::end_as(state);
                 end()
             }
             Err(trouble) => {
-                self.stops(&trouble);
+                self.cannot_serve(&trouble);
                 None
             }
         }
+    }
+
+    /// What is in the way may be that the extension went a moment ago.
+    fn cannot_serve(&mut self, trouble: &str) {
+        if transaction(|| Ok(endpoint_table())) == Ok(None) {
+            roster::end_as(State::Absent);
+            end()
+        }
+        self.stops(trouble);
     }
 
     fn start_engine(&mut self, table: u32) -> Option<Engine> {
