@@ -23,6 +23,7 @@ mod key_file;
 pub mod launcher;
 pub mod log;
 mod notice;
+mod presence;
 mod preview;
 pub mod prune;
 pub mod report;

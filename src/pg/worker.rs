@@ -22,6 +22,7 @@ use super::activity;
 use super::board;
 use super::health::Health;
 use super::log::Log;
+use super::presence::{endpoint_table, is_own_installation, private_table};
 use super::prune::Pruner;
 use super::roster::State;
 use super::statement::Statement;
@@ -156,23 +157,6 @@ unsafe extern "C-unwind" fn on_relation_changed(_arg: pg_sys::Datum, relation: p
     if relation == 0 || ours {
         ENDPOINTS_CHANGED.store(true, Ordering::Relaxed);
     }
-}
-
-/// Oid of `webhook.endpoint`, if the extension is installed here.
-fn endpoint_table() -> Option<u32> {
-    private_table(c"endpoint")
-}
-
-/// Oid of a private table, if the extension is installed here.
-fn private_table(name: &CStr) -> Option<u32> {
-    // SAFETY: catalog look-ups by a process with an open transaction.
-    let oid = unsafe {
-        if pg_sys::get_extension_oid(c"webhook_pg".as_ptr(), true) == pg_sys::InvalidOid {
-            return None;
-        }
-        pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"webhook".as_ptr(), true))
-    };
-    Some(oid.to_u32()).filter(|&oid| oid != 0)
 }
 
 /// Whether the extension is still the one that the engine was started for. The lock keeps DROP EXTENSION away until the
@@ -432,14 +416,6 @@ impl Worker {
 fn is_dropped() -> Result<bool, String> {
     let serving = ENDPOINT_TABLE.load(Ordering::Relaxed);
     transaction(|| Ok(endpoint_table() != Some(serving)))
-}
-
-/// Whether the installation row names this cluster and this database.
-fn is_own_installation() -> Result<bool, String> {
-    let statement = Statement::new(include_str!("../../sql/statements/installation.sql"));
-    Spi::connect(|client| statement.read(client, &[]).and_then(|table| table.first().get_one::<bool>()))
-        .map(|own| own.unwrap_or(false))
-        .map_err(|error| error.to_string())
 }
 
 fn wall_clock() -> Timestamp {
