@@ -79,7 +79,11 @@ impl<'c> Scene<'c> {
 
     /// Connects again after the server went away.
     pub fn reconnect(&mut self) {
-        self.client = self.cluster.connect();
+        // A server that is just going down resets connections.
+        wait_until("the server takes connections", secs(20), || {
+            self.client = self.cluster.try_connect().map_err(|e| e.to_string())?;
+            Ok(())
+        });
     }
 
     /// What was committed against what arrived, at this moment.
