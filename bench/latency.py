@@ -80,6 +80,7 @@ def main() -> int:
         help="these rows are of a table that is not attached: what they cost anyway; twice: with a second INSERT of the same text",
     )
     arguments.add_argument("--backlog", type=int, default=0, help="events that wait for another endpoint, which is resumed with the first change")
+    arguments.add_argument("--dead", action="store_true", help="the endpoint of --backlog refuses connections and never recovers")
     arguments.add_argument("--hanging", type=int, default=0, help="endpoints that never answer and want everything, too")
     arguments.add_argument("--scoped", type=int, default=0, help="endpoints that want other locations than that of the changes")
     options = arguments.parse_args()
@@ -149,7 +150,7 @@ def main() -> int:
         psql.execute(
             f"""CREATE TABLE waiting (id bigint PRIMARY KEY, note text); SELECT webhook_attach('waiting');
                 SELECT webhook_update(id, '{{"events": ["contact.*"]}}') FROM webhook.endpoints;
-                SELECT webhook_register(url => '{other.url}/backlog', events => '{{waiting.*}}', name => 'backlog');
+                SELECT webhook_register(url => '{"http://127.0.0.1:9" if options.dead else other.url}/backlog', events => '{{waiting.*}}', name => 'backlog');
                 SELECT webhook_pause(id) FROM webhook.endpoints WHERE name = 'backlog'"""
         )
         psql.progress(f"{options.backlog:,} changes, 100 in a transaction")
@@ -175,6 +176,8 @@ def main() -> int:
         if options.backlog:
             drained, seconds = len(other.new_receipts()), time.monotonic() - resumed
             psql.progress("")
+            rows = psql.value("SELECT count(*) FROM webhook.deliveries WHERE endpoint = 'backlog' AND state <> 'delivered'")
+            print(f"Delivery rows of the backlog's endpoint that are not delivered: {rows}")
             print(f"{options.backlog:,} waited: {drained / seconds:,.0f}/s in the first {seconds:.0f} s,"
                   f" {processes.private_mb(worker):.0f} MB of private memory ({before:.0f} before)")
         ranges[rate] = range(next_id, next_id + count)

@@ -29,6 +29,7 @@ fn a_copy_of_the_files_that_is_started_disabled_sends_nothing_and_can_let_the_ba
     assert!(!status(&mut client, "enabled").0);
     assert_eq!(number(&mut client, "SELECT count(*) FROM webhook.events"), 50);
     assert!(status(&mut client, "backlog").1.starts_with("50 events"));
+    // Twenty polls, in which nothing may happen: there is no condition to wait for.
     std::thread::sleep(secs(2));
     assert_eq!(scene.receiver.count(), 0, "a disabled copy sent something");
 

@@ -197,6 +197,7 @@ fn databases_come_and_go_one_after_the_other_while_the_launcher_looks_into_them(
             // Copying takes its time on a busy machine; where we are in the way it fails after 5 seconds.
             let limit = if command.starts_with("CREATE") { secs(5) } else { LIMIT };
             assert!(took <= limit, "{command} took {took:?} in round {round}");
+            // Not a wait: it moves the next command to another moment of the launcher's.
             std::thread::sleep(millis(round * 7));
         }
     }
