@@ -10,7 +10,7 @@ use super::board;
 use super::databases::Wanted;
 use super::encoding::Text;
 use super::roster::{self, State};
-use super::{guc, wake};
+use super::{guc, trigger_call, wake};
 use crate::config::{self, Config, postback};
 use crate::error::{Error, Kind};
 use crate::position::Snapshot;
@@ -258,7 +258,7 @@ pub extern "C" fn pg_finfo_webhook_pg_changed() -> &'static pg_sys::Pg_finfo_rec
 }
 
 /// The trigger function `webhook.changed()`: fires after any statement that changed endpoints, their secrets or
-/// attachments. By hand because pgrx's wrapper panics when somebody calls it outside of a trigger.
+/// attachments.
 ///
 /// # Safety
 /// Called by PostgreSQL's function manager.
@@ -267,15 +267,7 @@ pub extern "C" fn pg_finfo_webhook_pg_changed() -> &'static pg_sys::Pg_finfo_rec
 pub unsafe extern "C-unwind" fn webhook_pg_changed(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: a trigger's context is its TriggerData, whose relation is open; the name is NUL-terminated.
     unsafe {
-        let context = (*fcinfo).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                "webhook.changed() can only be called as a trigger"
-            );
-        }
-        let relation = (*context.cast::<pg_sys::TriggerData>()).tg_relation;
+        let relation = trigger_call::data(fcinfo, "webhook.changed").tg_relation;
         pg_sys::CacheInvalidateRelcacheByRelid((*relation).rd_id);
         // Whoever caches endpoints listens to their table alone, and secrets are part of an endpoint.
         let endpoints = pg_sys::get_relname_relid(c"endpoint".as_ptr(), (*(*relation).rd_rel).relnamespace);

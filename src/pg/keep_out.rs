@@ -2,6 +2,8 @@
 
 use pgrx::prelude::*;
 
+use super::trigger_call;
+
 /// Tells PostgreSQL that [`webhook_pg_keep_out`] follows the version 1 calling convention.
 #[unsafe(no_mangle)]
 #[doc(hidden)]
@@ -21,21 +23,12 @@ pub extern "C" fn pg_finfo_webhook_pg_keep_out() -> &'static pg_sys::Pg_finfo_re
 pub unsafe extern "C-unwind" fn webhook_pg_keep_out(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: a trigger's context is its TriggerData, whose tuples the executor keeps.
     unsafe {
-        let context = (*fcinfo).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                "webhook.keep_out() can only be called as a trigger"
-            );
-        }
+        let trigger = trigger_call::data(fcinfo, "webhook.keep_out");
         let (mut user, mut security) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&mut user, &mut security);
         if pg_sys::IsLogicalWorker() && security & pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32 == 0 {
             return pg_sys::Datum::null();
         }
-        let trigger = &*context.cast::<pg_sys::TriggerData>();
-        let update = trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
-        pg_sys::Datum::from(if update { trigger.tg_newtuple } else { trigger.tg_trigtuple })
+        trigger_call::row_as_it_is(trigger)
     }
 }

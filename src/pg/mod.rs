@@ -35,6 +35,7 @@ pub mod store;
 mod table;
 pub mod thread;
 pub mod transaction;
+mod trigger_call;
 mod triggers;
 mod version;
 pub mod wait;

@@ -37,7 +37,7 @@ pub(super) use self::expand::foreign_key;
 use self::plan::Plan;
 use self::row::Values;
 pub(super) use self::tally::wrote_elsewhere;
-use super::{guc, roster, wake};
+use super::{guc, roster, trigger_call, wake};
 
 /// Tells PostgreSQL that [`webhook_pg_capture`] follows the version 1 calling convention.
 #[unsafe(no_mangle)]
@@ -48,7 +48,7 @@ pub extern "C" fn pg_finfo_webhook_pg_capture() -> &'static pg_sys::Pg_finfo_rec
 }
 
 /// The trigger function `webhook.capture()`. Its symbol is stable for ever: were it gone, attached tables would refuse
-/// writes. It reads the trigger's data itself, since a safe wrapper would cost more than most rows.
+/// writes.
 ///
 /// # Safety
 /// Called by PostgreSQL's function manager.
@@ -58,22 +58,13 @@ pub unsafe extern "C-unwind" fn webhook_pg_capture(fcinfo: pg_sys::FunctionCallI
     const TIMING: u32 = pg_sys::TRIGGER_EVENT_TIMINGMASK;
     // SAFETY: a trigger's context is its TriggerData; the executor keeps what it points to.
     unsafe {
-        let context = (*fcinfo).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-            ereport!(
-                ERROR,
-                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                "webhook.capture() can only be called as a trigger"
-            );
-        }
-        let trigger = &*context.cast::<pg_sys::TriggerData>();
+        let trigger = trigger_call::data(fcinfo, "webhook.capture");
         if trigger.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 {
             if trigger.tg_event & TIMING == pg_sys::TRIGGER_EVENT_AFTER {
                 capture(trigger);
             } else {
                 // A BEFORE trigger that somebody made by hand: the row goes on as it is.
-                let update = trigger.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_UPDATE;
-                return pg_sys::Datum::from(if update { trigger.tg_newtuple } else { trigger.tg_trigtuple });
+                return trigger_call::row_as_it_is(trigger);
             }
         } else if trigger.tg_event & TIMING == pg_sys::TRIGGER_EVENT_AFTER {
             capture_truncate(trigger);
