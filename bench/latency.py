@@ -81,6 +81,7 @@ def main() -> int:
     )
     arguments.add_argument("--backlog", type=int, default=0, help="events that wait for another endpoint, which is resumed with the first change")
     arguments.add_argument("--dead", action="store_true", help="the endpoint of --backlog refuses connections and never recovers")
+    arguments.add_argument("--off", action="store_true", help="nothing is sent until all is written")
     arguments.add_argument("--hanging", type=int, default=0, help="endpoints that never answer and want everything, too")
     arguments.add_argument("--scoped", type=int, default=0, help="endpoints that want other locations than that of the changes")
     options = arguments.parse_args()
@@ -167,12 +168,18 @@ def main() -> int:
         psql.execute("SELECT webhook_resume(id) FROM webhook.endpoints WHERE name = 'backlog'")
         resumed = time.monotonic()
 
+    if options.off:
+        psql.execute("ALTER SYSTEM SET webhook_pg.enabled = off; SELECT pg_reload_conf()")
+        psql.wait_until("it is off", lambda: psql.value("SHOW webhook_pg.enabled") == "off", 10)
+
     ranges, next_id, acknowledged = {}, 1, {}
     for rate in map(int, options.rates.split(",")):
         psql.progress(f"{rate}/s for {options.seconds} s")
         prober = sink.probe(receiver.port, 0.02, options.seconds)
         count = write(next_id, rate, options.seconds, acknowledged)
         prober.join()
+        if options.off:
+            psql.execute("ALTER SYSTEM RESET webhook_pg.enabled; SELECT pg_reload_conf()")
         if options.backlog:
             drained, seconds = len(other.new_receipts()), time.monotonic() - resumed
             psql.progress("")
@@ -184,7 +191,7 @@ def main() -> int:
         next_id += count
         try:
             total = next_id + (1000 if options.hanging else 0) + (1 if options.scoped else 0) + (0 if options.control else options.beside)
-            psql.wait_until("all deliveries", lambda total=total: int(psql.value(delivered)) >= total, 30 + options.beside / 2000)
+            psql.wait_until("all deliveries", lambda total=total: int(psql.value(delivered)) >= total, 30 + (options.beside + count) / 2000)
         except TimeoutError as problem:
             print(f"\n{problem}", file=sys.stderr)
     psql.progress("")

@@ -2,22 +2,26 @@
 
 use crate::cluster::Cluster;
 use crate::scene::Scene;
-use crate::wait::{holds, secs, wait_until};
+use crate::size::size;
+use crate::wait::{holds, millis, secs, wait_until};
 use crate::wire::Reply;
 
 #[test]
 fn what_is_written_while_sending_is_off_is_delivered_when_it_is_on_again() {
-    const ROWS: i64 = 20_000;
+    let rows = size(20_000, 100_000);
+    // In full it is off for ten minutes.
+    let pause = size(secs(0), millis(6000));
     let cluster = Cluster::start(&[("webhook_pg.enabled", "off")]);
     let mut scene = Scene::new(&cluster, "backlog_off", "", |_, _| Reply::ok());
-    for first in (1..=ROWS).step_by(1000) {
+    for first in (1..=rows).step_by(1000) {
         scene.run(&format!(
             "INSERT INTO public.{{}} SELECT g, 'while it is off' FROM generate_series({first}, {first} + 999) g"
         ));
+        std::thread::sleep(pause);
     }
     assert_eq!(scene.receiver.count(), 0);
     cluster.set("webhook_pg.enabled", "on");
-    scene.receiver.wait_for_rows(1..=ROWS, secs(120));
+    scene.receiver.wait_for_rows(1..=rows, secs(240));
     scene.wait_until_drained(secs(20));
     assert_eq!(scene.receiver.duplicates(), 0);
 }

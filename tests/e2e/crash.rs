@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, Stop};
 use crate::os::{children, kill, wait_until_gone};
 use crate::scene::Scene;
+use crate::size::size;
 use crate::wait::{holds, millis, secs, wait_until};
 use crate::wire::Reply;
 use crate::writers::Writers;
@@ -85,12 +86,12 @@ fn a_fast_stop_under_load_loses_nothing() {
 
 #[test]
 fn a_terminated_worker_returns_within_3_seconds_and_loses_nothing() {
-    const ROUNDS: usize = 5;
+    let rounds = size(5, 50);
     let cluster = Cluster::start(&[]);
     let mut scene = slow_scene(&cluster, "crash_terminated");
     let writers = Writers::start(&scene, 2, "", millis(4));
     wait_for_more_deliveries(&scene, 100, secs(30));
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let worker = i32::try_from(cluster.worker()).unwrap();
         let query = "SELECT pg_catalog.pg_terminate_backend($1, 5000)";
         let ended: bool = scene.client.query_one(query, &[&worker]).unwrap().get(0);
@@ -104,20 +105,20 @@ fn a_terminated_worker_returns_within_3_seconds_and_loses_nothing() {
         // More than can have been on its way when the worker ended.
         wait_for_more_deliveries(&scene, IN_FLIGHT + 1, secs(20));
     }
-    assert_balanced(&mut scene, writers, ROUNDS);
+    assert_balanced(&mut scene, writers, rounds);
     let recoveries = cluster.log().matches("all server processes terminated; reinitializing").count();
     assert_eq!(recoveries, 0, "ending the worker restarted the server");
 }
 
 #[test]
 fn a_worker_killed_under_load_recovers_and_loses_nothing() {
-    const ROUNDS: usize = 3;
+    let rounds = size(3, 10);
     let cluster = Cluster::start(&[]);
     cluster.expect_crash();
     let mut scene = slow_scene(&cluster, "crash_killed");
     let writers = Writers::start(&scene, 4, "", millis(2));
     wait_for_more_deliveries(&scene, 100, secs(30));
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         kill("KILL", cluster.worker());
         wait_until("the server is back", secs(20), || match cluster.try_connect() {
             Ok(client) => {
@@ -129,9 +130,9 @@ fn a_worker_killed_under_load_recovers_and_loses_nothing() {
         wait_for_more_deliveries(&scene, 100, secs(20));
     }
     scene.reconnect();
-    assert_balanced(&mut scene, writers, ROUNDS);
+    assert_balanced(&mut scene, writers, rounds);
     let recoveries = cluster.log().matches("all server processes terminated; reinitializing").count();
-    assert_eq!(recoveries, ROUNDS, "crash recoveries");
+    assert_eq!(recoveries, rounds, "crash recoveries");
 }
 
 #[test]

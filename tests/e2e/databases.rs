@@ -8,6 +8,7 @@ use crate::os::kill;
 use crate::receiver::Receiver;
 use crate::scene::Scene;
 use crate::site::{Site, run, status};
+use crate::size::size;
 use crate::wait::{holds, millis, secs, wait_until};
 use crate::wire::Reply;
 
@@ -178,7 +179,7 @@ fn a_terminated_worker_is_back_within_3_seconds_and_the_others_do_not_notice() {
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                       WHERE backend_type = 'webhook_pg worker' AND datname = 'other'";
     let kept = cluster.worker();
-    for round in 2..=12 {
+    for round in 2..=size(12, 51) {
         cluster.wait_until_served(&["other", "postgres"], secs(3));
         if round % 2 == 0 {
             // Some in their first moments, some at work.

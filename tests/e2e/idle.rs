@@ -6,15 +6,19 @@ use postgres::Client;
 
 use crate::cluster::Cluster;
 use crate::scene::Scene;
+use crate::size::size;
 use crate::wait::{holds, secs, wait_until};
 use crate::wire::Reply;
 
 /// Seconds of the default `poll_interval`.
 const POLL: u64 = 5;
 
-/// How long it is watched. `WEBHOOK_E2E_IDLE_SECONDS` shortens it while one works on the tests.
-fn watched() -> u64 {
-    std::env::var("WEBHOOK_E2E_IDLE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(60)
+/// Processor time that a process has used so far, in hundredths of a second (`utime` and `stime` of proc(5)).
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the worker's stat");
+    // The name in brackets may contain anything.
+    let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 /// End of the WAL, next transaction id, transactions so far.
@@ -53,9 +57,14 @@ fn an_idle_worker_takes_no_transaction_id_and_writes_no_wal() {
         holds((&before.0, &before.1) == (&after.0, &after.1), || format!("{before:?} became {after:?}"))
     });
     let before = footprint(&mut client);
-    let seconds = watched();
+    let worker = cluster.worker();
+    let used = ticks(worker);
+    let seconds = size(60, 300);
     std::thread::sleep(Duration::from_secs(seconds));
     let after = footprint(&mut client);
+    let used = ticks(worker) - used;
+    // A thousandth of one processor, to the next tick.
+    assert!(used <= seconds / 10, "{used} hundredths of a second of processor time in {seconds} s");
     assert_eq!(before.1, after.1, "the next transaction id moved");
     if before.0 != after.0 {
         let records = cluster.wal_records(&before.0, &after.0);

@@ -15,6 +15,7 @@ mod os;
 mod receiver;
 mod scene;
 mod site;
+mod size;
 mod wait;
 mod wire;
 mod writers;

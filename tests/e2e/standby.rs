@@ -11,6 +11,7 @@ use crate::os::kill;
 use crate::receiver::Receiver;
 use crate::scene::Scene;
 use crate::site::{run, status};
+use crate::size::size;
 use crate::wait::{holds, millis, secs, wait_until};
 use crate::wire::Reply;
 use crate::writers::Writers;
@@ -71,8 +72,8 @@ fn a_hot_standby_with_pending_events_sends_nothing_and_answers() {
     assert!(status(&mut client, "clone guard").0);
     let (_, backlog) = status(&mut client, "backlog");
     assert!(backlog.starts_with("100 events"), "{backlog}");
-    // Thirty polls.
-    std::thread::sleep(secs(3));
+    // Ten polls a second.
+    std::thread::sleep(secs(size(3, 60)));
     assert_eq!(scene.receiver.count(), 0, "a standby sent something");
     let log = standby.log();
     let bad: Vec<&str> = log
@@ -169,7 +170,9 @@ fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
     let mut local = primary.connect();
     run(&mut local, "SET synchronous_commit = local");
     // Whoever does not wait for the standby is served. (Sessions that do wait for it hold up barriers; that is PostgreSQL's.)
-    for round in 0..5 {
+    let silent = Instant::now();
+    let mut round = 0;
+    while round < 5 || silent.elapsed() < secs(size(0, 60)) {
         run(&mut local, "CREATE DATABASE barrier");
         let started = Instant::now();
         run(&mut local, "DROP DATABASE barrier");
@@ -177,6 +180,7 @@ fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
         let id = 2_000_000 + round;
         run(&mut local, &format!("INSERT INTO public.standby_silent VALUES ({id}, 'local')"));
         scene.receiver.wait_for_rows([id], secs(3));
+        round += 1;
     }
     assert!(!primary.log().contains("ProcSignalBarrier"), "a process did not take part");
     let writers = Writers::start(&scene, 4, "", millis(1));
