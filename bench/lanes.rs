@@ -153,6 +153,9 @@ impl Store for Disk {
         self.0.borrow_mut().settled += ledger.settled.len();
         Ok(Held::default())
     }
+    fn put_back(&mut self, _: Timestamp, _: Timestamp) -> Result<(), String> {
+        Ok(())
+    }
     fn flush(&mut self) {}
     fn show(&mut self, _: i64, _: usize, _: &Figures, _: bool) {}
     fn save_figures(&mut self, _: &[(i64, &Figures)]) -> Result<(), String> {

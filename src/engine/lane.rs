@@ -281,7 +281,7 @@ impl Lane {
         replay.or_else(|| self.order.next(&mut self.queue))
     }
 
-    /// The clock was put back so far: nothing waits longer for it, but what is stored to be due at a time.
+    /// The clock was put back so far: nothing waits longer for it. What is stored: [`due_earlier`](Self::due_earlier).
     pub fn put_back(&mut self, by: Timestamp) {
         self.hold_until = self.hold_until.saturating_sub(by);
         self.breaker.put_back(by);
@@ -289,6 +289,12 @@ impl Lane {
         if let Some(rate) = &mut self.rate {
             rate.put_back(by);
         }
+    }
+
+    /// What is stored is due so much earlier.
+    pub fn due_earlier(&mut self, by: Timestamp) {
+        self.next_due = self.next_due.map(|due| due.saturating_sub(by));
+        self.asked_upto = None;
     }
 
     /// A request leaves.

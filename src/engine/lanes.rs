@@ -93,6 +93,11 @@ impl Lanes {
         self.all.values_mut().for_each(|lane| lane.put_back(by));
     }
 
+    /// What is stored is due so much earlier.
+    pub fn due_earlier(&mut self, by: Timestamp) {
+        self.all.values_mut().for_each(|lane| lane.due_earlier(by));
+    }
+
     /// The lanes that have something to see to, by endpoint.
     pub fn active(&self) -> impl Iterator<Item = (i64, &Lane)> {
         self.active.iter().filter_map(|&id| Some((id, self.all.get(&id)?)))

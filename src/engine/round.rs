@@ -17,6 +17,7 @@ use super::reader::Reader;
 use super::store::{Ledger, Settled, Store};
 use super::{Completion, Transport};
 use crate::event::Timestamp;
+use crate::outcome::State;
 use crate::position::Position;
 use crate::settings::Settings;
 
@@ -74,6 +75,8 @@ pub struct Dispatcher<S, T> {
     turn_of: [i64; 3],
     /// The clock of the last turn.
     clock: Timestamp,
+    /// By how much it was put back, as far as the store does not know.
+    put_back: Timestamp,
     /// Events to fetch at a time.
     chunk: usize,
     /// The last round stopped reading although there was more.
@@ -123,6 +126,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             positions_after: Timestamp::MIN,
             turn_of: [0; 3],
             clock: Timestamp::MIN,
+            put_back: 0,
             chunk: Limits::default().first_chunk,
             unfinished: false,
             trouble: None,
@@ -198,6 +202,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
     /// flight is sent again.
     pub fn round(&mut self, turn: Turn) -> Result<Duration, S::Error> {
         self.set_clock(turn.now);
+        self.tell_clock();
         self.fresh |= turn.woken || turn.poll;
         // Remembered: while writes fail or sending is off, nothing is read.
         self.endpoints_changed |= turn.endpoints_changed;
@@ -237,13 +242,30 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             return;
         }
         self.lanes.put_back(by);
+        self.put_back += by;
         for at in
             [&mut self.write_after, &mut self.positions_after, &mut self.figures_at, &mut self.held_until]
         {
             *at = at.saturating_sub(by);
         }
-        for settled in &mut self.ledger.settled {
+        let held = self.held.iter_mut().map(|(settled, _)| settled);
+        for settled in self.ledger.settled.iter_mut().chain(held) {
             settled.ended_at = settled.ended_at.saturating_sub(by);
+            if let State::Pending { next_attempt_at } = &mut settled.state {
+                *next_attempt_at = next_attempt_at.saturating_sub(by);
+            }
+        }
+    }
+
+    /// Tells the store that the clock was put back. Clocks that are adjusted all the time tremble by less than what is worth it.
+    fn tell_clock(&mut self) {
+        const WORTH_IT: Timestamp = 1_000_000;
+        if self.put_back < WORTH_IT {
+            return;
+        }
+        match self.store.put_back(self.clock, self.put_back) {
+            Ok(()) => self.lanes.due_earlier(std::mem::take(&mut self.put_back)),
+            Err(error) => self.trouble = Some(error.to_string()),
         }
     }
 

@@ -235,6 +235,11 @@ pub trait Store {
     /// # Errors
     /// Nothing was written (disk full, lock timeout, read-only). The engine keeps the ledger and tries again.
     fn write(&mut self, ledger: &Ledger) -> Result<Held, Self::Error>;
+    /// The clock was put back by this: what is stored to be due later than now becomes due so much earlier.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    fn put_back(&mut self, now: Timestamp, by: Timestamp) -> Result<(), Self::Error>;
     /// Makes durable what was written.
     fn flush(&mut self);
     /// Lets everybody see the figures of an endpoint at once, and how many requests to it are in flight; `is_saved`: they are

@@ -39,7 +39,6 @@ struct Statements {
     head: Statement,
     endpoints: Statement,
     endpoint_configs: Statement,
-    snapshot: Statement,
     plan: Statement,
     plan_part: Statement,
     search: Statement,
@@ -60,6 +59,7 @@ struct Statements {
     write_deliveries: Statement,
     write_attempts: Statement,
     write_positions: Statement,
+    put_back: Statement,
     join_head: Statement,
     disable: Statement,
     write_failing: Statement,
@@ -91,7 +91,6 @@ impl SpiStore {
                 head: statement!("head"),
                 endpoints: statement!("endpoints"),
                 endpoint_configs: statement!("endpoint_configs"),
-                snapshot: statement!("snapshot"),
                 plan: statement!("plan"),
                 plan_part: statement!("plan_part"),
                 search: statement!("search"),
@@ -112,6 +111,7 @@ impl SpiStore {
                 write_deliveries: statement!("write_deliveries"),
                 write_attempts: statement!("write_attempts"),
                 write_positions: statement!("write_positions"),
+                put_back: statement!("put_back"),
                 join_head: statement!("join_head"),
                 disable: statement!("disable"),
                 write_failing: statement!("write_failing"),
@@ -180,6 +180,17 @@ impl Store for SpiStore {
         }
         self.selection.written();
         Ok(held)
+    }
+
+    fn put_back(&mut self, now: Timestamp, by: Timestamp) -> Result<(), String> {
+        transaction(|| {
+            self.ensure_current()?;
+            limit_waiting();
+            Spi::connect_mut(|client| {
+                self.statements.put_back.write(client, &[timestamptz(now).into(), by.into()])
+            })
+            .map_err(|error| error.to_string())
+        })
     }
 
     fn flush(&mut self) {

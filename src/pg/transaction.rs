@@ -1,6 +1,7 @@
 //! The worker's transactions: short, each on its own, an error costs the transaction and not the process. And
 //! subtransactions, in which an error costs even less.
 
+use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
 
 use pgrx::pg_sys::panic::CaughtError;
@@ -83,6 +84,20 @@ pub fn limit_waiting() {
             0,
             false,
         );
+    }
+}
+
+/// What had completed when the active snapshot was taken, in the text form of `pg_snapshot`. Without a statement, since an idle
+/// worker asks at every poll.
+pub fn current_snapshot() -> String {
+    // SAFETY: built-in functions without arguments or with one of the right type; a snapshot is active in every transaction.
+    unsafe {
+        let snapshot = pg_sys::OidFunctionCall0Coll(
+            pg_sys::Oid::from(pg_sys::F_PG_CURRENT_SNAPSHOT),
+            pg_sys::InvalidOid,
+        );
+        let text = pg_sys::OidOutputFunctionCall(pg_sys::Oid::from(pg_sys::F_PG_SNAPSHOT_OUT), snapshot);
+        CStr::from_ptr(text).to_string_lossy().into_owned()
     }
 }
 

@@ -56,8 +56,8 @@ fn an_idle_worker_takes_no_transaction_id_and_writes_no_wal() {
         let after = footprint(&mut client);
         holds((&before.0, &before.1) == (&after.0, &after.1), || format!("{before:?} became {after:?}"))
     });
-    let before = footprint(&mut client);
     let worker = cluster.worker();
+    let before = footprint(&mut client);
     let used = ticks(worker);
     let seconds = size(60, 300);
     std::thread::sleep(Duration::from_secs(seconds));

@@ -48,7 +48,7 @@ fn the_receiver_in_php_accepts_deliveries_and_nothing_else() {
     });
 }
 
-/// A program, run where the receivers are. `scripts/setup --receivers` installs those that are missing.
+/// A program, run where the receivers are. `scripts/setup --tests` installs those that are missing.
 fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/receivers"));
@@ -173,7 +173,7 @@ impl Program {
         let look = Command::new("sh").args(["-c", "command -v \"$0\""]).arg(command.get_program()).output();
         assert!(
             look.is_ok_and(|look| look.status.success()),
-            "{:?} is not installed: run scripts/setup --receivers",
+            "{:?} is not installed: run scripts/setup --tests",
             command.get_program()
         );
         let program = Self(shell.spawn().expect("a shell"));

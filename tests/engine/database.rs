@@ -418,6 +418,18 @@ impl Database {
         self.owed.remove(&pair);
     }
 
+    /// What is pending and due later becomes due earlier.
+    pub fn put_back(&mut self, now: Timestamp, by: Timestamp) {
+        let later: Vec<_> = self.pending.iter().copied().filter(|(_, due, _)| *due > now).collect();
+        for (id, due, place) in later {
+            self.pending.remove(&(id, due, place));
+            self.pending.insert((id, due - by, place));
+            if let Some(row) = self.deliveries.get_mut(&(id, place)) {
+                row.state = State::Pending { next_attempt_at: due - by };
+            }
+        }
+    }
+
     /// Writes what the worker writes in one transaction.
     pub fn apply(&mut self, ledger: &Ledger) {
         for settled in &ledger.settled {

@@ -87,6 +87,16 @@ impl Store for Disk {
         Ok(held)
     }
 
+    fn put_back(&mut self, now: Timestamp, by: Timestamp) -> Result<(), String> {
+        let mut database = self.database.borrow_mut();
+        if database.failing_writes > 0 {
+            database.failing_writes -= 1;
+            return Err("disk full".to_owned());
+        }
+        database.put_back(now, by);
+        Ok(())
+    }
+
     fn flush(&mut self) {
         self.network.borrow_mut().unflushed = 0;
     }

@@ -1,7 +1,7 @@
 //! What events carry beside the row: rows that it refers to, and what functions say of it.
 //!
-//! Evaluated when the change is captured, as the invoker, with a snapshot that sees the change; each in a subtransaction, so
-//! that one that fails is null and the user's statement goes on.
+//! Evaluated when the change is captured, as the invoker, all of an event with one snapshot that sees the change; each in a
+//! subtransaction, so that one that fails is null and the user's statement goes on.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
@@ -243,6 +243,21 @@ fn push_label(out: &mut Vec<u8>, name: &[u8]) {
 /// # Safety
 /// The row is of the table that the expansions were made for.
 pub(super) unsafe fn write(out: &mut Vec<u8>, expansions: &[Expansion], row: &Changed, limit: usize) -> bool {
+    // SAFETY: popped below; after an error PostgreSQL pops it. The counter makes the change itself visible.
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    // SAFETY: the caller's promise.
+    let fits = unsafe { write_all(out, expansions, row, limit) };
+    // SAFETY: the one pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    fits
+}
+
+/// # Safety
+/// As for [`write`], with a snapshot active.
+unsafe fn write_all(out: &mut Vec<u8>, expansions: &[Expansion], row: &Changed, limit: usize) -> bool {
     let start = out.len();
     out.push(b'{');
     for (at, expansion) in expansions.iter().enumerate() {

@@ -18,16 +18,16 @@ impl Query {
         Self { text, types, plan: Cell::new(std::ptr::null_mut()) }
     }
 
-    /// Runs it, and hands its only row to `read`.
+    /// Runs it with the active snapshot, and hands its only row to `read`.
     ///
     /// # Safety
-    /// The arguments are of the statement's types. On error the abort of the subtransaction cleans up.
+    /// A snapshot is active. The arguments are of the statement's types. On error the abort of the subtransaction cleans up.
     pub(super) unsafe fn run<R>(
         &self,
         arguments: &mut [pg_sys::Datum],
         read: impl FnOnce(Option<(pg_sys::HeapTuple, pg_sys::TupleDesc)>) -> R,
     ) -> R {
-        // SAFETY: what a procedural language does. The snapshot is new (not read-only), so it sees the change itself.
+        // SAFETY: what a procedural language does. Read-only: with the snapshot that the caller pushed.
         unsafe {
             pg_sys::SPI_connect();
             if self.plan.get().is_null() {
@@ -40,7 +40,7 @@ impl Query {
                 self.plan.set(plan);
             }
             let status =
-                pg_sys::SPI_execute_plan(self.plan.get(), arguments.as_mut_ptr(), std::ptr::null(), false, 1);
+                pg_sys::SPI_execute_plan(self.plan.get(), arguments.as_mut_ptr(), std::ptr::null(), true, 1);
             if status != pg_sys::SPI_OK_SELECT as i32 || pg_sys::SPI_tuptable.is_null() {
                 error!("the statement answered {status}");
             }

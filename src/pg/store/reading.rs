@@ -18,7 +18,7 @@ use crate::pg::encoding::Text;
 use crate::pg::rows::*;
 use crate::pg::selection::Selection;
 use crate::pg::statement::Statement;
-use crate::pg::transaction::subtransaction;
+use crate::pg::transaction::{current_snapshot, subtransaction};
 use crate::position::{Leg, Position, Snapshot};
 use crate::retry::Schedule;
 
@@ -71,8 +71,7 @@ impl Reading for SpiReading<'_, '_> {
     }
 
     fn snapshot(&mut self) -> Arc<Snapshot> {
-        let text: String = fine(self.one(&self.statements.snapshot, &[]).ok_or("no snapshot"));
-        Arc::new(fine(Snapshot::parse(&text)))
+        Arc::new(fine(Snapshot::parse(&current_snapshot())))
     }
 
     fn plan(&mut self, leg: &Leg, limit: usize, audience: &mut dyn Audience) -> Plan {

@@ -1,2 +1,0 @@
--- What had completed when this transaction began.
-SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text
