@@ -16,6 +16,7 @@ mod receiver;
 mod scene;
 mod site;
 mod size;
+mod tree;
 mod wait;
 mod wire;
 mod writers;

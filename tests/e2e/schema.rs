@@ -5,10 +5,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::cluster::{Cluster, server_bin};
-use crate::os::{as_owner, run};
+use crate::cluster::Cluster;
+use crate::tree::Tree;
 
 const QUERY: &str = include_str!("../data/schema.sql");
 
@@ -54,62 +53,6 @@ fn a_fresh_installation_has_the_schema_that_is_expected() {
     );
 }
 
-/// A copy of the PostgreSQL under test that more versions of the extension can be put into.
-struct Tree {
-    root: PathBuf,
-    bin: PathBuf,
-    extension: PathBuf,
-}
-
-impl Tree {
-    fn copy(home: &Path) -> Self {
-        let bin = fs::canonicalize(server_bin()).expect("the server's bin directory");
-        let share = fs::canonicalize(pg_config(&bin, "--sharedir")).expect("its share directory");
-        let top: PathBuf = bin.iter().zip(share.iter()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
-        // Wheels keep the libraries that their programs want beside the tree, in a directory of this name.
-        let has_libraries = |dir: &&Path| {
-            let mut names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-            names.any(|name| name.to_string_lossy().ends_with(".libs"))
-        };
-        let top = top.ancestors().take(4).find(has_libraries).unwrap_or(&top).to_owned();
-        let root = home.join("tree");
-        // PostgreSQL finds its files from where its program stands. Links cost nothing where they are possible.
-        let copied =
-            Command::new("cp").arg("-al").arg(&top).arg(&root).output().is_ok_and(|o| o.status.success());
-        if !copied {
-            let _ = fs::remove_dir_all(&root);
-            run(Command::new("cp").arg("-aL").arg(&top).arg(&root));
-        }
-        let inside = |path: &Path| root.join(path.strip_prefix(&top).expect("a path in the tree"));
-        Self { bin: inside(&bin), extension: inside(&share).join("extension"), root }
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.extension.join(name);
-        // Never through a link into the original.
-        let _ = fs::remove_file(&path);
-        fs::write(path, text).expect("write into the copied tree");
-    }
-
-    /// The install script of the version under test, and its number.
-    fn current(&self) -> (String, String) {
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let script = fs::read_to_string(self.extension.join(format!("webhook_pg--{version}.sql")));
-        (script.expect("the installed script"), version)
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.root);
-    }
-}
-
-fn pg_config(bin: &Path, what: &str) -> String {
-    let output = run(Command::new(bin.join("pg_config")).arg(what));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
 /// Installs this version in a database of its own and upgrades it. Answers what is not as in a fresh installation.
 fn upgrade(cluster: &Cluster, from: &str) -> Vec<String> {
     let database = format!("from_{}", from.replace(['.', '-'], "_"));
@@ -124,8 +67,7 @@ fn upgrade(cluster: &Cluster, from: &str) -> Vec<String> {
 
 #[test]
 fn every_released_version_upgrades_to_what_a_fresh_installation_has() {
-    let home = tempdir("released");
-    let tree = Tree::copy(&home);
+    let tree = Tree::copy("released");
     let (current, version) = tree.current();
     // So that the comparison is known to find what is missing: versions that were never released.
     tree.write(
@@ -171,14 +113,4 @@ fn every_released_version_upgrades_to_what_a_fresh_installation_has() {
         let found = upgrade(&cluster, &old);
         assert!(found.is_empty(), "an upgrade from {old} differs:\n{}", found.join("\n"));
     }
-    drop(cluster);
-    drop(tree);
-    let _ = fs::remove_dir_all(home);
-}
-
-/// A directory that the server's user can read.
-fn tempdir(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("webhook_pg-e2e-{}-{name}", std::process::id()));
-    run(as_owner("mkdir").arg("-m").arg("0755").arg(&path));
-    path
 }

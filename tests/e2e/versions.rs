@@ -7,6 +7,7 @@ use postgres::{Client, NoTls};
 use crate::cluster::{Cluster, Stop};
 use crate::scene::Scene;
 use crate::site::status;
+use crate::tree::Tree;
 use crate::wait::{holds, millis, secs, wait_until};
 use crate::wire::Reply;
 use crate::writers::Writers;
@@ -100,6 +101,40 @@ fn without_the_preload_writes_succeed_with_one_warning_a_session_and_are_deliver
     scene.receiver.wait_for_rows([10, 11, 12, 20, 21, 22], secs(10));
     scene.wait_until_drained(secs(10));
     assert_eq!(scene.receiver.count(), 7);
+}
+
+#[test]
+fn without_the_library_file_writes_fail_with_its_name_and_what_waits_is_delivered_when_it_is_back() {
+    let tree = Tree::copy("library");
+    let cluster = Cluster::start_of(&tree.bin, &[("webhook_pg.enabled", "off")]);
+    let mut scene = Scene::new(&cluster, "missing", "", |_, _| Reply::ok());
+    scene.insert([1]);
+    cluster.stop_server(Stop::Fast);
+    let aside = tree.library.with_extension("aside");
+    std::fs::rename(&tree.library, &aside).expect("take the library away");
+    // With the preload PostgreSQL does not start.
+    let refused = cluster.program("postgres").output().expect("run postgres");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("could not access file \"webhook_pg\""), "{said}");
+    cluster.change(&[("shared_preload_libraries", "")]);
+    cluster.start_server();
+    scene.reconnect();
+    let error = scene.client.batch_execute("INSERT INTO public.missing VALUES (2, 'lost')").unwrap_err();
+    let error = error.as_db_error().expect("an error of the server");
+    assert_eq!(error.code().code(), "58P01");
+    assert!(error.message().contains("$libdir/webhook_pg"), "{}", error.message());
+    assert_eq!(scene.number("SELECT count(*) FROM public.missing"), 1);
+    // What docs/copies.md offers to whoever cannot wait.
+    scene.run("ALTER TABLE public.missing DISABLE TRIGGER webhook_pg_1; INSERT INTO public.missing VALUES (3, 'not captured');
+               ALTER TABLE public.missing ENABLE TRIGGER webhook_pg_1");
+    cluster.stop_server(Stop::Fast);
+    std::fs::rename(&aside, &tree.library).expect("put the library back");
+    cluster.change(&[("shared_preload_libraries", "webhook_pg"), ("webhook_pg.enabled", "on")]);
+    cluster.start_server();
+    scene.reconnect();
+    scene.insert([4]);
+    scene.receiver.wait_for_rows([1, 4], secs(10));
+    assert_eq!(scene.receiver.count(), 2);
 }
 
 #[test]
