@@ -103,13 +103,13 @@ def drain(receiver: nginx.Nginx, events: int, endpoints: int) -> dict:
     }
 
 
-def ceiling(program: str, receiver: nginx.Nginx, requests: int) -> float:
-    """Requests per second of the bare HTTP library against the same receiver, signed bodies included."""
+def ceiling(program: str, receiver: nginx.Nginx, requests: int) -> list[float]:
+    """Requests per second and CPU µs per request of the bare HTTP library against the same receiver, signed bodies included."""
     done = subprocess.run([program, receiver.url + "/ceiling", str(requests)], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
     receiver.new_receipts()
-    return float(done.stdout.split()[0])
+    return [float(figure) for figure in done.stdout.split()]
 
 
 def line(figures: dict) -> list[str]:
@@ -167,8 +167,9 @@ def main() -> int:
     )
     print(psql.table(head, body))
     if bare:
-        alone = statistics.median(bare)
-        print(f"\nThe HTTP library alone, 8 threads, same receiver: {alone:,.0f}/s; drain ÷ that = {rate / alone:.2f}")
+        alone, alone_cpu = (statistics.median(figures) for figures in zip(*bare))
+        print(f"\nThe HTTP library alone, 8 threads, same receiver: {alone:,.0f}/s and {alone_cpu:.1f} CPU µs a request;"
+              f" drain ÷ that = {rate / alone:.2f}, the worker's CPU ÷ that = {typical['cpu'][0] / alone_cpu:.2f}")
     print(f"\n{steal}")
     complete = delivered == total and all(r["lost"] == 0 for r in rounds)
     if not complete:

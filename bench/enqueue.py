@@ -190,7 +190,7 @@ def pgbench(script: str, clients: int, transactions: int, durable: bool) -> floa
     return 1e6 / float(re.search(r"tps = ([\d.]+) \(without", done.stdout)[1])
 
 
-def single_row(variant: str, update: bool, clients: int, transactions: int) -> tuple[float, float, float]:
+def single_row(variant: str, update: bool, clients: int, transactions: int, durable: bool) -> tuple[float, float, float]:
     reset(variant, PREFILLED)
     body = psql.value(f"SELECT row_to_json(c)::text FROM contact_{variant} c LIMIT 1")
     if update:
@@ -199,7 +199,7 @@ def single_row(variant: str, update: bool, clients: int, transactions: int) -> t
         change = f"INSERT INTO contact_{variant} ({COLUMNS}) VALUES ({ROW.format(n=':n')})"
     # A colon in a literal is a pgbench variable only where a name follows: JSON's "x":1 is safe, "x":name is not.
     script = f"\\set id random(1, {PREFILLED})\n\\set n random(1, 1000000000)\n{with_second_insert(variant, change, body)};\n"
-    result = measured(transactions, lambda: pgbench(script, clients, transactions, durable=clients > 1))
+    result = measured(transactions, lambda: pgbench(script, clients, transactions, durable))
     check_captured(variant, transactions)
     return result
 
@@ -222,17 +222,22 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--transactions", type=int, default=20_000, help="per single-row run")
+    arguments.add_argument(
+        "--swap", action="store_true", help="only single rows, with synchronous_commit on for 1 client and off for 8, not the other way round"
+    )
     options = arguments.parse_args()
     some, bulk_rows = options.transactions // 8 * 8, 100_000
     works = {
-        "insert, 1 client": lambda v: single_row(v, False, 1, some),
-        "update, 1 client": lambda v: single_row(v, True, 1, some),
-        "insert, 8 clients": lambda v: single_row(v, False, 8, some),
-        "update, 8 clients": lambda v: single_row(v, True, 8, some),
+        "insert, 1 client": lambda v: single_row(v, False, 1, some, options.swap),
+        "update, 1 client": lambda v: single_row(v, True, 1, some, options.swap),
+        "insert, 8 clients": lambda v: single_row(v, False, 8, some, not options.swap),
+        "update, 8 clients": lambda v: single_row(v, True, 8, some, not options.swap),
         "100k INSERT": lambda v: bulk(v, "insert", bulk_rows),
         "100k COPY": lambda v: bulk(v, "copy", bulk_rows) if not v.startswith("raw") else None,
         "100k UPDATE": lambda v: bulk(v, "update", bulk_rows),
     }
+    if options.swap:
+        works = {work: run for work, run in works.items() if "client" in work}
     steal = processes.Steal()
     set_up()
     figures: dict = {(work, variant): [] for work in works for variant in VARIANTS}
@@ -280,9 +285,9 @@ def main() -> None:
             line += [f"{statistics.median(rates):,.0f}", f"{100 * ratio:.0f} %"]
         body.append(line)
     head = ["variant"] + [name for work in concurrent for name in (f"{work}: commits/s", "of no trigger")]
-    print(f"\nCommits per second, 8 clients, synchronous_commit on\n\n{psql.table(head, body)}")
+    print(f"\nCommits per second, 8 clients, synchronous_commit {'off' if options.swap else 'on'}\n\n{psql.table(head, body)}")
     print(
-        f"\n{options.rounds} rounds, {some:,} transactions per single-row run; 1 client: synchronous_commit off. {steal}"
+        f"\n{options.rounds} rounds, {some:,} transactions per single-row run; 1 client: synchronous_commit {'on' if options.swap else 'off'}. {steal}"
     )
 
 

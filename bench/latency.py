@@ -83,6 +83,8 @@ def main() -> int:
     arguments.add_argument("--dead", action="store_true", help="the endpoint of --backlog refuses connections and never recovers")
     arguments.add_argument("--off", action="store_true", help="nothing is sent until all is written")
     arguments.add_argument("--hanging", type=int, default=0, help="endpoints that never answer and want everything, too")
+    arguments.add_argument("--waiting", type=int, default=1000, help="events that wait for each of them already")
+    arguments.add_argument("--healthy", type=int, default=0, help="endpoints beside the measured one that want the same and answer")
     arguments.add_argument("--scoped", type=int, default=0, help="endpoints that want other locations than that of the changes")
     options = arguments.parse_args()
     steal = processes.Steal()
@@ -90,7 +92,7 @@ def main() -> int:
     psql.execute(SET_UP.format(port=receiver.port))
     # The first delivery opens connections and fills caches: it is not counted.
     psql.execute(INSERT.format(id=0, now=0))
-    delivered = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered' AND endpoint <> 'backlog'"
+    delivered = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered' AND endpoint <> 'backlog' AND endpoint NOT LIKE 'healthy%'"
     psql.wait_until("the first delivery", lambda: psql.value(delivered) == "1", 15)
 
     if options.scoped:
@@ -105,14 +107,21 @@ def main() -> int:
         psql.execute(INSERT.format(id=-1, now=0))
         psql.wait_until("the first delivery among many", lambda: psql.value(delivered) == "2", 60)
 
+    if options.healthy:
+        others = sink.Sink()
+        psql.execute(
+            f"""SELECT webhook_register(url => 'http://127.0.0.1:{others.port}/' || n, events => '{{*}}', name => 'healthy' || n)
+                  FROM generate_series(1, {options.healthy}) n"""
+        )
+
     if options.hanging:
         port = sink.silence()
         psql.execute(
             f"""SELECT webhook_register(url => 'http://127.0.0.1:{port}/', events => '{{*}}', name => 'silent' || n, timeout => '5 s')
                   FROM generate_series(1, {options.hanging}) n;
-                INSERT INTO contact (id) SELECT -n FROM generate_series(100, 1099) n"""
+                INSERT INTO contact (id) SELECT -n FROM generate_series(100, {99 + options.waiting}) n"""
         )
-        psql.wait_until("the backlog of the others", lambda: int(psql.value(delivered)) > 1000, 60)
+        psql.wait_until("the backlog of the others", lambda: int(psql.value(delivered)) > options.waiting, 60 + options.waiting / 1000)
 
     if options.held:
         held = subprocess.Popen(psql.PSQL, stdin=subprocess.PIPE, text=True, bufsize=1)
@@ -190,7 +199,7 @@ def main() -> int:
         ranges[rate] = range(next_id, next_id + count)
         next_id += count
         try:
-            total = next_id + (1000 if options.hanging else 0) + (1 if options.scoped else 0) + (0 if options.control else options.beside)
+            total = next_id + (options.waiting if options.hanging else 0) + (1 if options.scoped else 0) + (0 if options.control else options.beside)
             psql.wait_until("all deliveries", lambda total=total: int(psql.value(delivered)) >= total, 30 + (options.beside + count) / 2000)
         except TimeoutError as problem:
             print(f"\n{problem}", file=sys.stderr)
@@ -203,6 +212,8 @@ def main() -> int:
         held.stdin.close()  # ends the session, and with it the transaction, by a rollback
         held.wait()
 
+    if options.healthy:
+        print(f"The {options.healthy} beside it: {len(others.stop()):,} requests")
     arrived: dict[int, list[int]] = {}
     sent = {}
     bare = []
