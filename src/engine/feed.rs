@@ -33,8 +33,17 @@ pub(super) struct Desk<'a> {
     pub(super) chunk: &'a mut usize,
     /// There is more to read at once.
     pub(super) unfinished: bool,
+    /// Where the last round stopped reading for lanes of their own, and for those that are due.
+    pub(super) own_from: &'a mut i64,
+    pub(super) due_from: &'a mut i64,
     /// Endpoints whose figures are to be shown.
     pub(super) touched: &'a mut BTreeSet<i64>,
+}
+
+/// These endpoints, beginning with this one, or the next higher.
+fn from(endpoints: &[i64], first: i64) -> impl Iterator<Item = i64> {
+    let (before, after) = endpoints.split_at(endpoints.partition_point(|id| *id < first));
+    after.iter().chain(before).copied()
 }
 
 /// A lane leaves whatever feeds it. What it has in flight goes on, but belongs to no window any more.
@@ -91,8 +100,15 @@ impl Desk<'_> {
         self.feed_from_head(db, awaited);
         // Those that left the head just now as well: nothing else might wake them soon.
         let own = self.lanes.active_where(|lane| lane.feed == Feed::Own);
-        for &id in &own {
-            self.feed_from_own(db, id, own.len());
+        let mut chunks = self.limits.own_chunks_per_round;
+        for id in from(&own, *self.own_from) {
+            if chunks == 0 {
+                *self.own_from = id;
+                self.unfinished = true;
+                break;
+            }
+            let share = (self.limits.own_chunks_per_round / own.len()).clamp(1, self.limits.chunks_per_round);
+            chunks -= self.feed_from_own(db, id, own.len(), share.min(chunks));
         }
     }
 
@@ -247,21 +263,21 @@ impl Desk<'_> {
 
     // ---- a lane of its own --------------------------------------------------------------------------------------
 
-    /// Reads on for a lane that fell behind, until it stands where the head stands.
-    fn feed_from_own(&mut self, db: &mut dyn Reading, id: i64, lanes: usize) {
+    /// Reads on for a lane that fell behind, until it stands where the head stands. Answers how many chunks it has read.
+    fn feed_from_own(&mut self, db: &mut dyn Reading, id: i64, lanes: usize, chunks: usize) -> usize {
         let limits = self.limits;
-        for _ in 0..limits.chunks_per_round {
-            let Some(lane) = self.lanes.get_mut(id) else { return };
+        for read in 0..chunks {
+            let Some(lane) = self.lanes.get_mut(id) else { return read };
             let full = |reader: &Reader| {
                 reader.window.len() >= limits.window || reader.window.bytes() > limits.window_bytes / lanes
             };
             if !lane.is_hungry(&limits, self.now) || lane.reader.as_ref().is_none_or(full) {
-                return;
+                return read;
             }
             if !plan_own(lane, &self.head.position, db, &limits, lanes) {
-                return;
+                return read;
             }
-            let Some(reader) = &mut lane.reader else { return };
+            let Some(reader) = &mut lane.reader else { return read };
             let places = reader.take(*self.chunk);
             if places.is_empty() {
                 break;
@@ -270,6 +286,7 @@ impl Desk<'_> {
             self.hand_to(db, id, &places, events);
         }
         self.unfinished = true;
+        chunks
     }
 
     fn hand_to(&mut self, db: &mut dyn Reading, id: i64, places: &[Place], events: Vec<Arc<Event>>) {

@@ -16,6 +16,10 @@ pub struct Limits {
     pub small_chunk_bytes: usize,
     /// Chunks read for one reader in one round, so that completions are not kept waiting.
     pub chunks_per_round: usize,
+    /// The same for all lanes together that read for themselves: the head's events and completions do not wait for a hundred.
+    pub own_chunks_per_round: usize,
+    /// Lanes whose due deliveries are read in one round, for the same reason.
+    pub due_lanes_per_round: usize,
     /// A lane with fewer waiting events than this is fed.
     pub hungry: usize,
     /// A lane that follows the head and has this many waiting events leaves it.
@@ -46,6 +50,8 @@ impl Default for Limits {
             large_chunk_bytes: 4 * 1024 * 1024,
             small_chunk_bytes: 512 * 1024,
             chunks_per_round: 4,
+            own_chunks_per_round: 8,
+            due_lanes_per_round: 16,
             hungry: 128,
             full: 1024,
             window: 8192,

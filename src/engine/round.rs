@@ -73,6 +73,9 @@ pub struct Dispatcher<S, T> {
     positions_after: Timestamp,
     /// Where the last turn stopped handing out slots, for each class of endpoints.
     turn_of: [i64; 3],
+    /// The same of reading, for lanes that read for themselves and for those that are due.
+    own_from: i64,
+    due_from: i64,
     /// The clock of the last turn.
     clock: Timestamp,
     /// By how much it was put back, as far as the store does not know.
@@ -125,6 +128,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             write_after: Timestamp::MIN,
             positions_after: Timestamp::MIN,
             turn_of: [0; 3],
+            own_from: 0,
+            due_from: 0,
             clock: Timestamp::MIN,
             put_back: 0,
             chunk: Limits::default().first_chunk,
@@ -291,6 +296,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             fresh: &mut self.fresh,
             chunk: &mut self.chunk,
             unfinished: false,
+            own_from: &mut self.own_from,
+            due_from: &mut self.due_from,
             touched: &mut self.touched,
         };
         if reads {

@@ -53,6 +53,9 @@ struct Transaction {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
     pub reads: usize,
+    /// Most events fetched, and most endpoints asked for what is due, in one read.
+    pub most_fetched: usize,
+    pub most_asked: usize,
     pub writes: usize,
     pub failed_writes: usize,
     /// Changes of since when an endpoint has only failed.
@@ -106,6 +109,9 @@ pub struct Database {
     pub failing_reads: u32,
     /// Largest number of events fetched in one go since the last look.
     pub largest_fetch: usize,
+    /// Of the read that is under way: events fetched, and endpoints asked for what is due.
+    pub fetched: usize,
+    pub asked: usize,
     /// Bytes of the largest event.
     pub largest_event: usize,
     pub counts: Counts,
@@ -140,6 +146,8 @@ impl Database {
             failing_writes: 0,
             failing_reads: 0,
             largest_fetch: 0,
+            fetched: 0,
+            asked: 0,
             largest_event: 0,
             counts: Counts::default(),
             shown: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Rates, and endpoints that leave each other room: one promise each.
 
-use webhook_pg::endpoint::Endpoint;
+use webhook_pg::endpoint::{Endpoint, State as Mode};
 use webhook_pg::engine::Limits;
 use webhook_pg::event::Timestamp;
 use webhook_pg::settings::Settings;
@@ -50,6 +50,30 @@ fn add_hanging(world: &mut World, count: i64) {
 
 /// What the receiver itself takes, in the model of the network.
 const ANSWER: Timestamp = 10 * MILLISECOND;
+
+#[test]
+fn many_endpoints_that_catch_up_are_read_for_in_turns() {
+    let mut world = World::new(Settings::default(), Limits::default(), 1);
+    (1..=40).for_each(|id| world.register(endpoint(id, &["a.*"])));
+    world.register(endpoint(41, &["a.*"]));
+    world.advance(SECOND);
+    (1..=40).for_each(|id| world.db().set_mode(id, Mode::Paused));
+    world.emit("a.created", 60);
+    world.advance(SECOND);
+    // Forty backlogs to read at once, whose first deliveries fail and are due at once again.
+    (1..=40).for_each(|id| world.behave(id, Behaviour::Failing));
+    (1..=40).for_each(|id| world.db().set_mode(id, Mode::Active));
+    world.advance(2 * SECOND);
+    (1..=40).for_each(|id| world.behave(id, Behaviour::Healthy));
+    world.now += 10 * SECOND;
+    world.advance(10 * MINUTE);
+    assert!(world.is_drained());
+    assert!((1..=41).all(|id| received(&world, id) == 60));
+    // Twelve chunks: four of the head's, eight of all others.
+    let counts = world.db().counts;
+    assert!(counts.most_fetched <= 12 * 64, "{} events in one read", counts.most_fetched);
+    assert!(counts.most_asked <= 16, "{} endpoints in one read", counts.most_asked);
+}
 
 #[test]
 fn a_hundred_hanging_endpoints_leave_a_healthy_one_within_twice_of_its_p99() {
@@ -139,7 +163,7 @@ fn limited(rate: u32) -> World {
 fn a_rate_limit_holds_in_every_second_and_is_used_up() {
     for rate in [1, 7, 50, 300] {
         let mut world = limited(rate);
-        world.emit("a.created", 2000);
+        world.emit("a.created", 150);
         world.advance(20 * SECOND);
         let most = busiest_second(&world, 2);
         let rate = usize::try_from(rate).unwrap();

@@ -52,7 +52,11 @@ impl Store for Disk {
             database.failing_reads -= 1;
             return Err("out of shared memory".to_owned());
         }
-        Ok(read(&mut *database))
+        (database.fetched, database.asked) = (0, 0);
+        let result = read(&mut *database);
+        database.counts.most_fetched = database.counts.most_fetched.max(database.fetched);
+        database.counts.most_asked = database.counts.most_asked.max(database.asked);
+        Ok(result)
     }
 
     fn write(&mut self, ledger: &Ledger) -> Result<Held, String> {
@@ -195,6 +199,7 @@ impl Reading for Database {
 
     fn fetch(&mut self, places: &[Place]) -> Vec<Event> {
         self.largest_fetch = self.largest_fetch.max(places.len());
+        self.fetched += places.len();
         places.iter().filter_map(|place| self.outbox.get(place)).map(|e| Event::clone(e)).collect()
     }
 
@@ -236,6 +241,7 @@ impl Reading for Database {
         at_work: &[i64],
         among: Option<&[Place]>,
     ) -> (Vec<DueDelivery>, Option<Timestamp>) {
+        self.asked += 1;
         let start = Place { xid: 0, seq: 0 };
         let of_endpoint =
             self.pending.range((endpoint, Timestamp::MIN, start)..(endpoint + 1, Timestamp::MIN, start));

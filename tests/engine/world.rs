@@ -24,6 +24,8 @@ pub const TINY: Limits = Limits {
     large_chunk_bytes: 400,
     small_chunk_bytes: 100,
     chunks_per_round: 2,
+    own_chunks_per_round: 2,
+    due_lanes_per_round: 2,
     hungry: 3,
     full: 5,
     window: 8,

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Desk, leave};
+use super::{Desk, from, leave};
 use crate::endpoint::{self, Ordering};
 use crate::engine::lane::{Feed, Lane, Origin, Row, Task};
 use crate::engine::policy::order::Order;
@@ -128,7 +128,13 @@ impl Desk<'_> {
         if !used_up.is_empty() {
             self.load_keys(db, &used_up);
         }
-        for id in self.lanes.active_where(|lane| lane.is_due(now)) {
+        let due = self.lanes.active_where(|lane| lane.is_due(now));
+        for (nth, id) in from(&due, *self.due_from).enumerate() {
+            if nth == self.limits.due_lanes_per_round {
+                *self.due_from = id;
+                self.unfinished = true;
+                break;
+            }
             let Some(lane) = self.lanes.get_mut(id) else { continue };
             let flights = &*self.flights;
             let row_of = |ticket: &u64| flights.get(ticket)?.task.row.map(|row| row.id);
