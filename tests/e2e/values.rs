@@ -101,10 +101,9 @@ impl<'c> Zoo<'c> {
                     zoo.samples.insert(nth, sample);
                 }
                 Err(error) if OPTIONAL.contains(&sample.kind.as_str()) => {
-                    not_tested(&format!(
-                        "values of {}, which this PostgreSQL does not have: {error}",
-                        sample.kind
-                    ));
+                    let why =
+                        error.as_db_error().map_or_else(|| error.to_string(), |e| e.message().to_owned());
+                    not_tested(&format!("values of {}: {why}", sample.kind));
                 }
                 Err(error) => panic!("{sql}: {error:?}"),
             }
