@@ -38,9 +38,10 @@ impl Table {
         }
     }
 
-    fn refuse(&self, reason: &str) -> Error {
+    fn refuse(&self, reason: &str, advice: &str) -> Error {
         Error::new(Kind::WrongObject, format!("changes of {} cannot be captured", self.qualified.plain()))
             .detail(reason)
+            .hint(advice)
     }
 
     /// Refuses what has no row triggers, or whose rows are not the database's own.
@@ -51,17 +52,22 @@ impl Table {
             let ours = !schema.is_null() && CStr::from_ptr(schema) == c"webhook";
             (pg_sys::get_rel_relkind(self.oid) as u8, pg_sys::get_rel_persistence(self.oid) as u8, ours)
         };
-        let reason = match kind {
-            _ if self.oid.to_u32() < pg_sys::FirstNormalObjectId => "It is a system catalog.",
-            _ if schema => "It belongs to webhook_pg.",
-            b'v' => "It is a view: attach the tables behind it.",
-            b'm' => "It is a materialized view.",
-            b'f' => "It is a foreign table: its rows change elsewhere.",
-            b'r' | b'p' if persistence == b't' => "It is a temporary table.",
+        let own = "Attach a table of your own.";
+        let (reason, advice) = match kind {
+            _ if self.oid.to_u32() < pg_sys::FirstNormalObjectId => ("It is a system catalog.", own),
+            _ if schema => ("It belongs to webhook_pg.", own),
+            b'v' => ("It is a view.", "Attach the tables behind it."),
+            b'm' => ("It is a materialized view.", "Attach the tables behind it."),
+            b'f' => {
+                ("It is a foreign table: its rows change elsewhere.", "Attach the table where it is stored.")
+            }
+            b'r' | b'p' if persistence == b't' => {
+                ("It is a temporary table.", "Attach a permanent table, or call webhook_send().")
+            }
             b'r' | b'p' => return Ok(()),
-            _ => "It is not a table.",
+            _ => ("It is not a table.", own),
         };
-        Err(self.refuse(reason))
+        Err(self.refuse(reason, advice))
     }
 
     /// Whether tables inherit from it; partitions are not meant, they are part of it.

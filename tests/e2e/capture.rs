@@ -123,3 +123,48 @@ fn nothing_is_sent_when_the_commit_fails() {
     scene.receiver.wait_for_rows([2], secs(10));
     assert_eq!(scene.receiver.rows(), [2]);
 }
+
+#[test]
+fn a_change_carries_the_traceparent_and_the_context_of_its_session() {
+    let mut scene = Scene::accepting("capture_trace");
+    let traces = ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", ""];
+    for (id, trace) in traces.iter().enumerate() {
+        let context = if trace.is_empty() { "" } else { r#"{"by":"me"}"# };
+        scene.run(&format!(
+            "BEGIN; SET LOCAL webhook_pg.traceparent = '{trace}'; SET LOCAL webhook_pg.context = '{context}';
+             INSERT INTO {{}} VALUES ({id}, 'traced'); COMMIT"
+        ));
+    }
+    scene.receiver.wait_for_answers(2, secs(10));
+    let requests = scene.receiver.requests();
+    let found: Vec<&str> = requests.iter().map(|request| request.header("traceparent")).collect();
+    assert_eq!(found, traces);
+    let contexts: Vec<Value> = requests.iter().map(|request| request.json()["context"].clone()).collect();
+    assert_eq!(contexts, [json!({"by": "me"}), Value::Null]);
+}
+
+#[test]
+fn a_traceparent_or_a_context_that_is_none_is_refused_when_it_is_set() {
+    let mut scene = Scene::accepting("capture_untraced");
+    // A context has room for 4096 bytes.
+    let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+    for (name, value) in [
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7".to_owned()),
+        ("traceparent", "00-00000000000000000000000000000000-00f067aa0ba902b7-01".to_owned()),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nx: y".to_owned()),
+        ("context", "{by: me}".to_owned()),
+        ("context", text(4097)),
+    ] {
+        let error =
+            scene.client.batch_execute(&format!("SET webhook_pg.{name} = '{value}'")).expect_err(name);
+        let error = error.as_db_error().expect("an error of the server");
+        assert_eq!(error.code().code(), "22023", "{error:?}");
+        assert!(error.detail().is_some(), "{error:?}");
+    }
+    let largest = text(4096);
+    scene.run(&format!("SET webhook_pg.context = '{largest}'; INSERT INTO {{}} VALUES (1, 'a')"));
+    scene.receiver.wait_for_answers(1, secs(10));
+    let request = &scene.receiver.requests()[0];
+    assert_eq!(request.header("traceparent"), "");
+    assert_eq!(request.json()["context"].as_str().map(str::len), Some(4094));
+}

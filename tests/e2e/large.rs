@@ -7,6 +7,7 @@ use postgres::Client;
 use crate::cluster::Cluster;
 use crate::receiver::Receiver;
 use crate::scene::{Scene, create_table, register};
+use crate::size::size;
 use crate::wait::{holds, secs, wait_until};
 use crate::wire::Reply;
 
@@ -135,4 +136,44 @@ fn a_backlog_of_many_transactions_arrives_whole_and_once() {
     scene.run("SELECT webhook_resume((SELECT id FROM webhook.endpoints WHERE name = '{}'))");
     scene.receiver.wait_for_rows(1..=18_000, secs(120));
     assert_eq!(scene.receiver.duplicates(), 0);
+}
+
+/// Kilobytes of a process: what it has for itself, and the most that it ever had, with what it shares.
+fn memory(pid: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a backend that runs");
+    let figure = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().trim_end_matches(" kB").parse().expect(name)
+    };
+    (figure("RssAnon:"), figure("VmHWM:"))
+}
+
+#[test]
+fn a_transaction_of_millions_of_rows_does_not_grow_with_them() {
+    /// Of one statement: PostgreSQL itself keeps a note of each row until the statement ends.
+    const BLOCK: u32 = 20_000;
+    let mut scene = Scene::accepting("large_memory");
+    let pid = scene.number("SELECT pg_backend_pid()::bigint").try_into().unwrap();
+    let rows = size(100_000, 5_000_000);
+    let add = |scene: &mut Scene<'_>, from: u32| {
+        let to = from + BLOCK - 1;
+        scene.run(&format!(
+            "INSERT INTO {{}} SELECT g, repeat('x', 100) FROM generate_series({from}, {to}) g"
+        ));
+    };
+    scene.run("BEGIN");
+    add(&mut scene, 0);
+    let before = memory(pid);
+    for from in (BLOCK..rows).step_by(BLOCK as usize) {
+        add(&mut scene, from);
+    }
+    let after = memory(pid);
+    assert_eq!(
+        scene.number("SELECT count(*) FROM webhook.outbox WHERE type = '{}.created'"),
+        i64::from(rows)
+    );
+    scene.run("ROLLBACK");
+    // The events of 80,000 rows are 14 MB.
+    let grown = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
+    assert!(grown.0 < 6000 && grown.1 < 10_000, "{grown:?} kB, from {before:?} to {after:?}");
 }

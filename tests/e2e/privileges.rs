@@ -59,7 +59,7 @@ fn a_role_with_nothing_but_insert_on_an_attached_table_can_insert() {
     let mut low = scene.cluster.connect();
     low.batch_execute("SET ROLE privileges_writer").unwrap();
     let tables = "SELECT 'webhook.' || relname FROM pg_catalog.pg_class
-                   WHERE relnamespace = 'webhook'::regnamespace AND relkind IN ('r', 'v', 'p')";
+                   WHERE relnamespace = 'webhook'::regnamespace AND relkind IN ('r', 'v', 'p', 'S')";
     let names: Vec<String> = scene.client.query(tables, &[]).unwrap().iter().map(|row| row.get(0)).collect();
     for name in names {
         assert_eq!(refusal(&mut low, &format!("SELECT * FROM {name}")), "42501", "{name}");

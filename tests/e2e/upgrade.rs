@@ -11,6 +11,7 @@ use crate::os::run;
 use crate::receiver::Receiver;
 use crate::scene::{create_table, register};
 use crate::site::{self, status};
+use crate::size::not_tested;
 use crate::wait::{holds, secs, wait_until};
 use crate::wire::Reply;
 
@@ -35,18 +36,18 @@ fn version(bin: &Path, name: &str) -> String {
 fn pg_upgrade_keeps_everything_that_waits_and_sends_nothing_before_it_is_adopted() {
     let new_bin = server_bin();
     let Some(old_bin) = std::env::var_os("WEBHOOK_PG_UPGRADE_FROM").map(PathBuf::from) else {
-        eprintln!("NOT TESTED: pg_upgrade, because WEBHOOK_PG_UPGRADE_FROM names no older PostgreSQL");
-        return;
+        return not_tested("pg_upgrade, because WEBHOOK_PG_UPGRADE_FROM names no older PostgreSQL");
     };
     if script(&old_bin) != script(&new_bin) {
-        eprintln!("NOT TESTED: pg_upgrade, because {} has another build of the extension", old_bin.display());
-        return;
+        let old = old_bin.display();
+        return not_tested(&format!("pg_upgrade, because {old} has another build of the extension"));
     }
     // pg_upgrade insists on a psql of its own version, which some packages go without.
     let [server, psql] = ["postgres", "psql"].map(|name| version(&new_bin, name));
     if server != psql {
-        eprintln!("NOT TESTED: pg_upgrade, because psql is of version {psql} and the server of {server}");
-        return;
+        return not_tested(&format!(
+            "pg_upgrade, because psql is of version {psql} and the server of {server}"
+        ));
     }
     let old = Cluster::another_of(&old_bin, &SETTINGS);
     // Transaction ids beyond 32 bits: positions are full of them.

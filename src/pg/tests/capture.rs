@@ -335,6 +335,22 @@ mod tests {
     }
 
     #[pg_test]
+    fn a_hand_made_truncate_trigger_captures_nothing() {
+        register("all", "");
+        run("CREATE TABLE t (id int); CREATE TABLE other (id int); INSERT INTO other VALUES (1)");
+        let id: i64 = one("SELECT webhook_attach('t', actions => '{created,truncated}')");
+        for name in [format!("webhook_pg_{id}_truncated"), format!("webhook_pg_{id}"), "c".to_owned()] {
+            run(&format!(
+                "CREATE TRIGGER {name} AFTER TRUNCATE ON other FOR EACH STATEMENT EXECUTE FUNCTION webhook.capture()"
+            ));
+        }
+        run("TRUNCATE other");
+        assert_eq!(types(), "");
+        run("TRUNCATE t");
+        assert_eq!(types(), "t.truncated");
+    }
+
+    #[pg_test]
     fn a_changed_table_is_captured_as_it_is_now() {
         contacts();
         run("INSERT INTO contact VALUES (1, 'a', 1)");

@@ -14,7 +14,13 @@ SET search_path = crm, public;
 \set ECHO all
 \t on
 
-SELECT webhook_attach('contact') IS NOT NULL AS attached;
+CREATE FUNCTION tags(c contact) RETURNS json STABLE LANGUAGE sql AS $$
+    SELECT coalesce(json_agg(l.name ORDER BY l.name), '[]') FROM list_member lm JOIN list l ON l.id = lm.list_id WHERE lm.contact_id = c.id
+$$;
+CREATE FUNCTION changelogs(c contact) RETURNS json STABLE LANGUAGE sql AS $$
+    SELECT coalesce(json_agg(t.kind ORDER BY t.id), '[]') FROM timeline_event t WHERE t.contact_id = c.id
+$$;
+SELECT webhook_attach('contact', expand => '{"tags": "tags", "changelogs": "changelogs"}') IS NOT NULL AS attached;
 SELECT webhook_attach('list') IS NOT NULL AS attached;
 SELECT webhook_attach('task') IS NOT NULL AS attached;
 SELECT webhook_attach('note', actions => '{created,deleted}') IS NOT NULL AS attached;
@@ -40,23 +46,34 @@ SELECT webhook_attach('campaign_event', resource => 'campaign', actions => '{cre
 SELECT webhook_attach('task', actions => '{updated}', as_action => 'done',
     condition => $$NEW.status = 'done' AND OLD.status IS DISTINCT FROM 'done'$$) IS NOT NULL AS attached;
 
-SELECT id IS NOT NULL AS registered FROM webhook_register('https://pay.example.com/receiver', name => 'postback',
-    events => '{contact.created,contact.updated,contact.deleted}', attempt_interval => '300 seconds', max_attempts => 5,
-    basic_auth_username => 'crm', basic_auth_password => 'hunter2');
+SELECT id IS NOT NULL AS registered FROM webhook_register('https://pay.example.com/receiver', name => 'postback', format => 'postback',
+    events => '{contact.created,contact.updated,contact.deleted}', scope => '{"location_id": "north"}', expands => '{tags,changelogs}',
+    attempt_interval => '300 seconds', max_attempts => 5, basic_auth_username => 'crm', basic_auth_password => 'hunter2');
+
 SELECT id IS NOT NULL AS registered FROM webhook_register('https://push.example.com/in', name => 'push',
     events => '{contact.lists_changed,contact_metadata.*,list.*,task.*,note.*,timeline_event.*}', method => 'PUT');
-SELECT id IS NOT NULL AS registered FROM webhook_register('https://hooks.example.com/campaign', name => 'campaign',
-    events => '{campaign.*}', expands => '{campaign,subscriber}', attempt_interval => '1 minute', max_attempts => 6);
 
-INSERT INTO contact (id, last_name) VALUES (1, 'Lovelace'), (2, 'Hopper');
+SELECT id IS NOT NULL AS registered FROM webhook_register('https://hooks.example.com/campaign', name => 'campaign',
+    events => '{campaign.*}', scope => '{"campaign_id": 1}', expands => '{campaign,subscriber}',
+    attempt_interval => '1 minute', max_attempts => 6);
+SELECT id IS NOT NULL AS registered FROM webhook_register('https://hooks.example.com/link', name => 'link',
+    events => '{campaign.clicked}', scope => '{"campaign_id": 1, "url": "https://example.com/offer"}', expands => '{campaign,subscriber}',
+    attempt_interval => '1 minute', max_attempts => 6);
+
+INSERT INTO contact (id, location_id, last_name) VALUES (1, 'north', 'Lovelace'), (2, 'south', 'Hopper');
 INSERT INTO list (id, name) VALUES (1, 'News');
 INSERT INTO list_member VALUES (1, 1), (1, 2);
 INSERT INTO contact_metadata (contact_id, name, value) VALUES (1, 'plan', 'free');
 INSERT INTO timeline_event (contact_id, kind) VALUES (1, 'call');
 INSERT INTO note (contact_id, body) VALUES (1, 'Prefers COBOL');
 INSERT INTO task (contact_id, title) VALUES (1, 'Send the offer');
-INSERT INTO campaign (id, name) VALUES (1, 'Spring');
-INSERT INTO campaign_event (campaign_id, contact_id, kind, url) VALUES (1, 1, 'opened', NULL), (1, 1, 'clicked', 'https://example.com');
+INSERT INTO campaign (id, name) VALUES (1, 'Spring'), (2, 'Autumn');
+INSERT INTO campaign_event (campaign_id, contact_id, kind, url, ip_address, user_agent) VALUES
+    (1, 1, 'opened', NULL, '192.0.2.7', 'Lynx/2.9'),
+    (1, 1, 'clicked', 'https://example.com/offer', '192.0.2.7', 'Lynx/2.9'),
+    (1, 1, 'clicked', 'https://example.com/terms', '192.0.2.7', 'Lynx/2.9'),
+    (2, 2, 'opened', NULL, '2001:db8::7', 'Mosaic/1.0'),
+    (2, 2, 'clicked', 'https://example.com/offer', '2001:db8::7', 'Mosaic/1.0');
 
 UPDATE contact SET email = 'ada@example.com' WHERE id = 1;
 UPDATE list SET name = 'Monthly news';
