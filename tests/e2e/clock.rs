@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cluster::Cluster;
 use crate::scene::Scene;
+use crate::size::not_tested;
 use crate::wait::{millis, secs};
 use crate::wire::Reply;
 
@@ -49,7 +50,7 @@ fn library() -> Option<PathBuf> {
 #[test]
 fn whatever_the_wall_clock_does_nothing_comes_twice_and_retries_are_late_by_no_more_than_their_wait() {
     let Some(library) = library() else {
-        eprintln!("NOT TESTED: clocks that are put back, because libfaketime is not installed");
+        not_tested("clocks that are put back, because libfaketime is not installed");
         return;
     };
     let clock = Clock::new();
