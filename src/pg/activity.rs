@@ -1,7 +1,7 @@
 //! What pg_stat_activity shows of our processes: state, what they do, what they wait for.
 
 use std::ffi::{CStr, CString};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
@@ -29,27 +29,50 @@ impl WaitEvent {
     }
 }
 
-/// A turn of the worker begins.
-pub(super) fn begins() {
-    report(pg_sys::BackendState::STATE_RUNNING, c"reading and writing");
+/// How long statistics may wait, which PostgreSQL takes at most once in this time.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the worker shows of itself, turn after turn.
+#[derive(Default)]
+pub(super) struct Activity {
+    /// Since when PostgreSQL has not taken all statistics.
+    owed: Option<Instant>,
 }
 
-/// A turn of the worker is over: it waits for answers, or for something to do; `in_flight`: requests, if it serves at all. Flushes
-/// its statistics: a background worker that does not is invisible to autovacuum. Answers when to come back at the latest, for them.
-pub(super) fn ends(in_flight: Option<usize>, wait: Duration) -> Duration {
-    match in_flight {
-        None => report(pg_sys::BackendState::STATE_IDLE, c"paused"),
-        Some(0) => report(pg_sys::BackendState::STATE_IDLE, c"idle"),
-        Some(count) => {
-            let text = CString::new(format!("{count} requests in flight")).unwrap_or_default();
-            report(pg_sys::BackendState::STATE_RUNNING, &text);
-        }
+impl Activity {
+    /// A turn of the worker begins.
+    pub(super) fn begins(&self) {
+        report(pg_sys::BackendState::STATE_RUNNING, c"reading and writing");
     }
-    // SAFETY: no transaction is open.
-    let again_ms = unsafe { pg_sys::pgstat_report_stat(false) };
-    match u64::try_from(again_ms) {
-        Ok(ms @ 1..) => wait.min(Duration::from_millis(ms)),
-        _ => wait,
+
+    /// A turn of the worker is over: it waits for answers, or for something to do; `in_flight`: requests, if it serves at all.
+    /// Flushes its statistics: a background worker that does not is invisible to autovacuum. Answers when to come back at the
+    /// latest, for them.
+    pub(super) fn ends(&mut self, in_flight: Option<usize>, wait: Duration) -> Duration {
+        match in_flight {
+            None => report(pg_sys::BackendState::STATE_IDLE, c"paused"),
+            Some(0) => report(pg_sys::BackendState::STATE_IDLE, c"idle"),
+            Some(count) => {
+                let text = CString::new(format!("{count} requests in flight")).unwrap_or_default();
+                report(pg_sys::BackendState::STATE_RUNNING, &text);
+            }
+        }
+        wait.min(self.flush())
+    }
+
+    /// Answers when to come back. As in an idle session, the last statistics must be forced upon PostgreSQL: it tells the time by
+    /// the last transaction, and would refuse them until there is another.
+    fn flush(&mut self) -> Duration {
+        let waited = self.owed.map_or(Duration::ZERO, |since| since.elapsed());
+        let is_late = waited >= FLUSHED_WITHIN;
+        // SAFETY: no transaction is open.
+        let is_owed = unsafe { pg_sys::pgstat_report_stat(is_late) } > 0 && !is_late;
+        if !is_owed {
+            self.owed = None;
+            return Duration::MAX;
+        }
+        self.owed.get_or_insert_with(Instant::now);
+        FLUSHED_WITHIN - waited
     }
 }
 

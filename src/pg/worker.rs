@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgrx::prelude::*;
 
-use super::activity;
+use super::activity::Activity;
 use super::board;
 use super::health::Health;
 use super::log::Log;
@@ -99,6 +99,7 @@ pub extern "C-unwind" fn webhook_pg_worker_main(argument: pg_sys::Datum) {
         pruner: Pruner::new(is_current),
         log: Log::new(WORKER_TYPE),
         health: Health::default(),
+        activity: Activity::default(),
         looks_again: false,
     }
     .run()
@@ -190,6 +191,7 @@ struct Worker {
     pruner: Pruner,
     log: Log,
     health: Health,
+    activity: Activity,
     /// The extension, the installation row and the version are to be looked at again.
     looks_again: bool,
 }
@@ -223,11 +225,11 @@ impl Worker {
             if recheck || (by_latch && !poll) {
                 accept_invalidations();
             }
-            activity::begins();
+            self.activity.begins();
             let wait = self.turn(by_latch, poll, recheck).min(self.prune(poll));
             let wait = wait.min(poll_at.saturating_duration_since(Instant::now()));
             self.health.tell(self.engine.as_mut().and_then(Engine::fault));
-            let wait = activity::ends(self.engine.as_ref().map(Engine::in_flight), wait);
+            let wait = self.activity.ends(self.engine.as_ref().map(Engine::in_flight), wait);
             let listens = self.engine.as_ref().is_some_and(Engine::wants_news);
             // Invalidations that came in the middle of the turn are for the next one.
             let again = wake::listen(listens) || ENDPOINTS_CHANGED.load(Ordering::Relaxed);
