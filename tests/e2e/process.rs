@@ -1,11 +1,17 @@
 //! The worker as a process of the server: visible, quiet, quick to go.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::cluster::{Cluster, Stop};
-use crate::scene::Scene;
-use crate::wait::{holds, secs, wait_until};
-use crate::wire::Reply;
+use crate::name_server::{Say, with_name_server};
+use crate::scene::{Scene, create_table, register};
+use crate::size::size;
+use crate::wait::{holds, millis, secs, wait_until};
+use crate::wire::{Reply, Request};
+use crate::writers::Writers;
 
 /// Numbers of HUP INT QUIT USR1 USR2 ALRM TERM CHLD URG: whatever PostgreSQL may send to a process.
 const SIGNALS: [u32; 9] = [1, 2, 3, 10, 12, 14, 15, 17, 23];
@@ -16,27 +22,60 @@ fn the_worker_shows_with_its_database() {
     assert!(Cluster::shared().worker() > 0);
 }
 
+/// Names of the threads of a process beside its main thread, each of which must block all signals: then PostgreSQL's handlers
+/// run in the main thread and nowhere else.
+#[track_caller]
+fn threads_that_block_all_signals(process: u32) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{process}/task")).expect("the threads of the process") {
+        let thread = entry.unwrap().file_name().into_string().unwrap();
+        if thread == process.to_string() {
+            continue;
+        }
+        // It may end at any time.
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/status")) else {
+            continue;
+        };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect(name).trim();
+        let set = |name: &str| u64::from_str_radix(field(name), 16).expect("a set of signals");
+        let (blocked, pending) = (set("SigBlk:"), set("SigPnd:"));
+        let open: Vec<u32> = SIGNALS.into_iter().filter(|n| blocked & (1 << (n - 1)) == 0).collect();
+        assert!(open.is_empty(), "thread {} takes signals {open:?}", field("Name:"));
+        assert_eq!(pending, 0, "thread {} got signals of its own", field("Name:"));
+        names.push(field("Name:").to_owned());
+    }
+    names
+}
+
 #[test]
 fn threads_of_the_worker_block_all_signals() {
     let cluster = Cluster::start(&[]);
     let mut scene = Scene::new(&cluster, "process_signals", ", timeout => '60 s'", |_, _| Reply::Hang);
     scene.insert(1..=20);
     scene.receiver.wait_for_hanging(8, secs(20));
-    let worker = cluster.worker();
-    let mut threads = 0;
-    for entry in std::fs::read_dir(format!("/proc/{worker}/task")).expect("the worker's threads") {
-        let thread = entry.unwrap().file_name().into_string().unwrap();
-        if thread == worker.to_string() {
-            continue;
-        }
-        let status = std::fs::read_to_string(format!("/proc/{worker}/task/{thread}/status")).unwrap();
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("SigBlk");
-        let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
-        let open: Vec<u32> = SIGNALS.into_iter().filter(|signal| mask & (1 << (signal - 1)) == 0).collect();
-        assert!(open.is_empty(), "a thread takes signals {open:?}");
-        threads += 1;
-    }
-    assert!(threads > 0, "the worker has no thread, so this shows nothing");
+    let threads = threads_that_block_all_signals(cluster.worker());
+    assert!(threads.len() >= 8, "{threads:?} do not carry 8 requests, so this shows nothing");
+}
+
+#[test]
+fn a_thread_that_looks_up_a_name_blocks_all_signals() {
+    with_name_server(
+        |_, _| Say::Silence,
+        |_| {
+            let cluster = Cluster::start(&[]);
+            let mut client = cluster.connect();
+            create_table(&mut client, "lookup");
+            register(&mut client, "lookup", "http://silent.example/", "lookup.*", ", timeout => '20 s'");
+            client.batch_execute("INSERT INTO public.lookup VALUES (1)").unwrap();
+            let worker = cluster.worker();
+            wait_until("a name is looked up", secs(10), || {
+                let threads = threads_that_block_all_signals(worker);
+                holds(threads.iter().any(|name| name.starts_with("webhook_pg dns")), || {
+                    format!("threads {threads:?}")
+                })
+            });
+        },
+    );
 }
 
 #[test]
@@ -58,44 +97,107 @@ fn a_fast_stop_does_not_wait_for_hanging_requests() {
 }
 
 #[test]
-fn a_signal_storm_hurts_nobody() {
+fn two_thousand_signals_to_a_busy_worker_hurt_nobody_and_one_that_ends_it_loses_nothing() {
+    const SIGNALS: u32 = 2000;
+    let storm = secs(size(0, 60));
     let cluster = Cluster::start(&[]);
-    let mut scene = Scene::new(&cluster, "process_storm", "", |_, _| Reply::ok());
-    scene.fence(1);
+    // 64 requests in flight at any time, for longer than the storm lasts.
+    let slow = |_: &Request, _| Reply::ok().after(millis(500));
+    let mut scene = Scene::new(&cluster, "process_storm", ", max_in_flight => 64", slow);
+    let waiting = size(3_000, 10_000);
+    scene.run(&format!("INSERT INTO public.{{}} SELECT n, 'note' FROM generate_series(1, {waiting}) AS n"));
+    scene.receiver.wait_for_answers(64, secs(20));
     let worker = cluster.worker();
-    for id in 2..=200 {
-        for signal in ["HUP", "USR1", "URG"] {
-            crate::os::kill(signal, worker);
+    let started = Instant::now();
+    for n in 0..SIGNALS {
+        crate::os::kill(["HUP", "USR1", "URG"][n as usize % 3], worker);
+        if n % 20 == 0 {
+            let threads = threads_that_block_all_signals(worker);
+            assert!(threads.len() >= 64, "only {} threads", threads.len());
         }
-        scene.insert([id]);
+        std::thread::sleep((storm * n / SIGNALS).saturating_sub(started.elapsed()));
     }
-    scene.wait_until_drained(secs(20));
+    let delivered = scene.receiver.accepted().len();
+    assert!(delivered < waiting, "nothing was on its way any more after {:?}", started.elapsed());
     assert_eq!(cluster.worker(), worker, "the worker was replaced");
     assert_eq!(scene.receiver.duplicates(), 0);
+    crate::os::kill("TERM", worker);
+    wait_until("another worker runs", secs(3), || {
+        let now = cluster.try_worker();
+        holds(now.is_some_and(|pid| pid != worker), || format!("{now:?}, was {worker}"))
+    });
+    scene.receiver.wait_for_answers(delivered + 128, secs(20));
+    scene.wait_until_drained(secs(120));
+    let ledger = scene.ledger();
+    assert_eq!((ledger.committed.len(), ledger.lost.len(), ledger.ghosts.len()), (waiting, 0, 0));
+    assert!(ledger.duplicates <= 64, "{} duplicates", ledger.duplicates);
+}
+
+/// Has the server read its configuration a hundred times a second until it is dropped.
+struct Reloads {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u32>>,
+}
+
+impl Reloads {
+    fn start(cluster: &Cluster) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, mut client) = (Arc::clone(&stop), cluster.connect());
+        let thread = std::thread::spawn(move || {
+            let started = Instant::now();
+            let mut n = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                client.batch_execute("SELECT pg_catalog.pg_reload_conf()").expect("reload");
+                n += 1;
+                std::thread::sleep((millis(10) * n).saturating_sub(started.elapsed()));
+            }
+            n
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Ends them; answers how many there were.
+    fn stop(mut self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().expect("the thread").join().expect("the reloads")
+    }
+}
+
+impl Drop for Reloads {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
-fn a_changed_setting_is_in_force_within_2_seconds() {
+fn a_changed_setting_is_in_force_within_2_seconds_in_a_storm_of_reloads() {
+    let storm = secs(size(3, 30));
     let cluster = Cluster::start(&[]);
     let mut scene = Scene::new(&cluster, "process_reload", "", |_, _| Reply::ok());
-    scene.fence(1);
-    cluster.set("webhook_pg.enabled", "off");
-    let off = Instant::now();
-    // Whether the worker has noticed shows only in a row that is not sent.
-    let mut id = 2;
-    let quiet = loop {
-        scene.insert([id]);
-        std::thread::sleep(crate::wait::millis(500));
-        if !scene.receiver.accepted().contains(&id) {
-            break id;
-        }
-        assert!(off.elapsed() < secs(4), "it still sends {:?} after enabled was turned off", off.elapsed());
-        id += 1;
-    };
-    cluster.set("webhook_pg.enabled", "on");
-    scene.receiver.wait_for_rows([quiet], secs(2));
-    scene.wait_until_drained(secs(10));
-    assert_eq!(scene.receiver.duplicates(), 0);
+    let writers = Writers::start(&scene, 2, "", millis(5));
+    scene.receiver.wait_for_answers(50, secs(20));
+    let reloads = Reloads::start(&cluster);
+    let started = Instant::now();
+    while started.elapsed() < storm {
+        cluster.set("webhook_pg.enabled", "off");
+        // That nothing is sent shows in time alone.
+        std::thread::sleep(secs(2));
+        let (sent, written) = (scene.receiver.count(), writers.acknowledged().len());
+        std::thread::sleep(millis(500));
+        assert!(writers.acknowledged().len() > written, "nobody writes, so this shows nothing");
+        assert_eq!(scene.receiver.count(), sent, "it still sends 2 s after enabled was turned off");
+        cluster.set("webhook_pg.enabled", "on");
+        wait_until("it sends again", secs(2), || {
+            holds(scene.receiver.count() > sent, || format!("{sent} requests"))
+        });
+    }
+    let storm = u32::try_from(started.elapsed().as_millis()).unwrap();
+    let reloads = reloads.stop();
+    assert!(reloads >= storm / 20, "{reloads} reloads in {storm} ms are no storm");
+    writers.stop();
+    scene.wait_until_drained(secs(30));
+    let ledger = scene.ledger();
+    assert_eq!((ledger.lost.len(), ledger.ghosts.len(), ledger.duplicates), (0, 0, 0));
 }
 
 #[test]
@@ -149,14 +251,16 @@ fn pg_stat_activity_says_what_the_worker_does_and_waits_for() {
 
 #[test]
 fn what_the_worker_writes_is_counted_within_2_seconds_and_vacuumed_by_autovacuum() {
-    let cluster = Cluster::start(&[("autovacuum_naptime", "1s")]);
+    // No poll comes to its aid.
+    let cluster = Cluster::start(&[("autovacuum_naptime", "1s"), ("webhook_pg.poll_interval", "30s")]);
     let mut scene = Scene::new(&cluster, "process_pgstat", "", |_, _| Reply::ok());
-    scene.run("INSERT INTO {} SELECT n, 'note' FROM generate_series(1, 3000) AS n");
-    scene.wait_for_deliveries("delivered", 3000);
+    scene.run("INSERT INTO {} SELECT n, 'note' FROM generate_series(1, 10000) AS n");
+    scene.receiver.wait_for_answers(10_000, secs(60));
+    scene.wait_for_deliveries("delivered", 10_000);
     let written = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'delivery'";
     wait_until("the statistics know of them", secs(2), || {
         let seen = scene.number(written);
-        holds(seen >= 3000, || format!("{seen}"))
+        holds(seen >= 10_000, || format!("{seen}"))
     });
     wait_until("autovacuum has come by", secs(60), || {
         let seen =
