@@ -156,6 +156,29 @@ fn an_open_cancel_stops_nothing_else_and_is_undone_by_rollback() {
 }
 
 #[test]
+fn a_retry_that_is_rolled_back_sends_nothing() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&broken);
+    let mut scene = Scene::new(Cluster::shared(), "replay_unretried", ", max_attempts => 1", move |_, _| {
+        Reply::status(if switch.load(Ordering::Relaxed) { 500 } else { 200 })
+    });
+    scene.insert(1..=5);
+    scene.wait_for_deliveries("dead", 5);
+    broken.store(false, Ordering::Relaxed);
+    let retry =
+        "SELECT count(*) FILTER (WHERE webhook_retry(id)) FROM webhook.deliveries WHERE endpoint = '{}'";
+    scene.run("BEGIN");
+    assert_eq!(scene.number(retry), 5);
+    scene.run("ROLLBACK");
+    scene.fence(6);
+    assert_eq!(scene.receiver.rows().iter().filter(|row| **row != 6).count(), 5);
+    scene.wait_for_deliveries("dead", 5);
+    // The same statement does it when it commits.
+    assert_eq!(scene.number(retry), 5);
+    scene.receiver.wait_for_rows(1..=6, secs(20));
+}
+
+#[test]
 fn a_delivery_that_is_cancelled_while_it_is_sent_stops_no_other() {
     let mut scene = Scene::new(
         Cluster::shared(),

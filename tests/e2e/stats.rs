@@ -356,6 +356,32 @@ fn the_status_names_attachments_whose_triggers_are_disabled_or_dropped() {
 }
 
 #[test]
+fn the_status_names_attachments_whose_condition_lost_its_column() {
+    let cluster = Cluster::start(&[]);
+    let mut scene = Scene::new(&cluster, "checks_condition", "", |_, _| Reply::ok());
+    scene.run(
+        "SELECT webhook_attach('{}', condition => $$NEW.note <> 'quiet'$$, actions => '{created,updated}')",
+    );
+    scene.run("INSERT INTO {} VALUES (1, 'quiet')");
+    scene.fence(2);
+    assert_eq!(scene.receiver.rows(), [2]);
+    let drop = "ALTER TABLE checks_condition DROP COLUMN note";
+    let error = scene.client.batch_execute(drop).expect_err("the condition needs the column");
+    assert_eq!(error.code().map(|code| code.code()), Some("2BP01"));
+    assert!(status(&mut scene.client, "attachments").0);
+    scene.run(&format!("{drop} CASCADE"));
+    let (ok, detail) = status(&mut scene.client, "attachments");
+    assert!(!ok && detail.contains("checks_condition"), "{detail}");
+    // Writers go on, and what the status says to do mends it.
+    scene.run("INSERT INTO {} VALUES (3)");
+    scene.run("SELECT webhook_attach('{}', actions => '{created,updated}')");
+    assert!(status(&mut scene.client, "attachments").0);
+    scene.run("INSERT INTO {} VALUES (4)");
+    scene.receiver.wait_for_rows([4], secs(10));
+    assert_eq!(scene.receiver.rows(), [2, 4]);
+}
+
+#[test]
 fn the_status_names_endpoints_whose_secrets_are_missing() {
     let cluster = Cluster::start(&[]);
     let mut scene = Scene::new(&cluster, "checks_secrets", "", |_, _| Reply::ok());
