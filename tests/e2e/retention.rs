@@ -158,6 +158,11 @@ fn what_waits_too_long_is_announced_and_then_dropped_and_counted() {
     let dropped = "SELECT events FROM webhook.dropped WHERE endpoint_id = (SELECT id FROM webhook.endpoints WHERE name = '{}')";
     assert_eq!(scene.number(dropped), 250);
     assert_eq!(scene.number("SELECT count(*) FROM webhook.dropped"), 1, "the other one has got them");
+    assert_eq!(scene.number("SELECT dropped FROM webhook.stats WHERE endpoint = '{}'"), 250);
+    let metrics: String = scene.client.query_one("SELECT webhook_metrics()", &[]).unwrap().get(0);
+    let counted =
+        format!(r#"webhook_pg_dropped_events_total{{endpoint="kept_backlog",endpoint_id="{endpoint}"}} 250"#);
+    assert!(metrics.lines().any(|line| line == counted), "{counted} is missing:\n{metrics}");
     scene.client.execute("SELECT webhook_resume($1)", &[&endpoint]).unwrap();
     scene.insert([251]);
     scene.receiver.wait_for_rows([251], secs(20));
@@ -202,4 +207,46 @@ fn an_endpoint_that_is_being_registered_gets_what_commits_meanwhile() {
     std::thread::sleep(secs(1));
     open.commit().unwrap();
     late.wait_for_rows(1..=20, secs(20));
+}
+
+#[test]
+fn writers_do_not_notice_that_events_are_pruned() {
+    const OLD: i64 = 10_000;
+    // Autovacuum, which may cut off the end of a table under a lock of its own, is another matter.
+    let cluster = Cluster::start(&[
+        ("webhook_pg.retention", "1h"),
+        ("webhook_pg.poll_interval", "100ms"),
+        ("autovacuum", "off"),
+    ]);
+    let mut scene = Scene::new(&cluster, "kept_unlocked", "", |_, _| Reply::ok());
+    scene.run(&format!("INSERT INTO public.{{}} SELECT n, 'note' FROM generate_series(1, {OLD}) AS n"));
+    scene.receiver.wait_for_answers(usize::try_from(OLD).unwrap(), secs(60));
+    scene.wait_until_drained(secs(30));
+    // Only pruning writes to the outbox in the worker's name.
+    let locks =
+        "SELECT l.mode, l.granted, l.relation = 'webhook.outbox'::regclass, l.relation::regclass::text
+                   FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a USING (pid)
+                  WHERE a.backend_type LIKE 'webhook\\_pg%' AND l.locktype = 'relation'";
+    let harmless = ["AccessShareLock", "RowShareLock", "RowExclusiveLock"];
+    let mut watcher = cluster.connect();
+    scene.run("SET lock_timeout = '20 ms'");
+    cluster.set("webhook_pg.retention", "0");
+    let (mut id, mut samples) = (OLD, 0);
+    wait_until("the old events are pruned", secs(60), || {
+        id += 1;
+        // An error, as of the lock_timeout, fails the test.
+        scene.insert([id]);
+        scene.run(&format!("UPDATE public.{{}} SET note = 'changed' WHERE id = {id}"));
+        scene.run(&format!("DELETE FROM public.{{}} WHERE id = {}", id - OLD));
+        for row in watcher.query(locks, &[]).map_err(|e| e.to_string())? {
+            let (mode, granted, is_pruning): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
+            let relation: String = row.get(3);
+            assert!(granted && harmless.contains(&mode.as_str()), "{mode} on {relation}, granted: {granted}");
+            samples += usize::from(is_pruning && mode == "RowExclusiveLock");
+        }
+        let left = scene.number(EVENTS);
+        holds(left < OLD / 100, || format!("{left} events"))
+    });
+    assert!(samples > 0, "pruning was never seen, so this shows nothing");
+    assert!(id > OLD + 10, "hardly anybody wrote, so this shows nothing");
 }
