@@ -1,5 +1,7 @@
 //! Crashes under load: nothing is lost, and no more is repeated than was in flight.
 
+use std::time::Instant;
+
 use crate::cluster::{Cluster, Stop};
 use crate::os::{children, kill, wait_until_gone};
 use crate::scene::Scene;
@@ -84,28 +86,53 @@ fn a_fast_stop_under_load_loses_nothing() {
     assert_balanced(&mut scene, writers, 1);
 }
 
+/// Ends the worker as soon as there is one; answers whether it was in its first 100 ms.
+#[track_caller]
+fn terminate_worker(scene: &mut Scene<'_>) -> bool {
+    let query = "SELECT pg_catalog.clock_timestamp() - backend_start < '100 ms' AS is_young, pid
+                   FROM pg_catalog.pg_stat_activity WHERE backend_type = 'webhook_pg worker'";
+    let (is_young, worker): (bool, i32) = wait_until("there is a worker to end", secs(3), || {
+        let rows = scene.client.query(query, &[]).map_err(|e| e.to_string())?;
+        rows.first().map(|row| (row.get(0), row.get(1))).ok_or("no worker".into())
+    });
+    let query = "SELECT pg_catalog.pg_terminate_backend($1, 5000)";
+    let ended: bool = scene.client.query_one(query, &[&worker]).unwrap().get(0);
+    assert!(ended, "the worker did not end");
+    is_young
+}
+
 #[test]
-fn a_terminated_worker_returns_within_3_seconds_and_loses_nothing() {
-    let rounds = size(5, 50);
+fn a_terminated_worker_delivers_again_within_3_seconds_and_loses_nothing() {
+    let rounds = size(4, 50);
     let cluster = Cluster::start(&[]);
     let mut scene = slow_scene(&cluster, "crash_terminated");
     let writers = Writers::start(&scene, 2, "", millis(4));
-    wait_for_more_deliveries(&scene, 100, secs(30));
-    for _ in 0..rounds {
-        let worker = i32::try_from(cluster.worker()).unwrap();
-        let query = "SELECT pg_catalog.pg_terminate_backend($1, 5000)";
-        let ended: bool = scene.client.query_one(query, &[&worker]).unwrap().get(0);
-        assert!(ended, "the worker did not end");
-        wait_until("the worker is back", secs(3), || {
-            let now = cluster.try_worker();
-            holds(now.is_some_and(|pid| i32::try_from(pid) != Ok(worker)), || {
-                format!("{now:?}, was {worker}")
-            })
-        });
+    let (mut ends, mut young) = (0, 0);
+    for round in 0..rounds {
         // More than can have been on its way when the worker ended.
+        wait_for_more_deliveries(&scene, IN_FLIGHT + 1, secs(30));
+        let (ends_before, duplicates_before) = (ends, scene.receiver.duplicates());
+        let mut last = Instant::now();
+        terminate_worker(&mut scene);
+        ends += 1;
+        // Every other time the next one, too, before it has done anything.
+        if round % 2 == 1 {
+            let next = wait_until("the next worker begins", secs(3), || {
+                cluster.try_worker().ok_or("no worker".to_owned())
+            });
+            last = Instant::now();
+            young += usize::from(terminate_worker(&mut scene));
+            ends += 1;
+            assert!(cluster.try_worker() != Some(next));
+        }
+        wait_for_more_deliveries(&scene, 1, secs(3).saturating_sub(last.elapsed()));
         wait_for_more_deliveries(&scene, IN_FLIGHT + 1, secs(20));
+        let duplicates = scene.receiver.duplicates() - duplicates_before;
+        let limit = (ends - ends_before) * IN_FLIGHT;
+        assert!(duplicates <= limit, "{duplicates} duplicates in round {round}, {limit} allowed");
     }
-    assert_balanced(&mut scene, writers, rounds);
+    assert!(young > 0, "no worker was ended in its first 100 ms");
+    assert_balanced(&mut scene, writers, ends);
     let recoveries = cluster.log().matches("all server processes terminated; reinitializing").count();
     assert_eq!(recoveries, 0, "ending the worker restarted the server");
 }
