@@ -1,7 +1,7 @@
 //! One worker for each database that has the extension, and none elsewhere.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Stop};
 use crate::os::kill;
@@ -64,6 +64,7 @@ fn dropping_the_extension_ends_its_worker_and_creating_it_starts_one_twenty_time
         site.run("DROP TABLE thing; CREATE EXTENSION webhook_pg");
         site.furnish("");
     }
+    site.deliver(21, secs(5));
     let complains = |line: &&str| line.contains("webhook_pg") && !line.contains(" LOG: ");
     let complaints: Vec<String> = cluster.log().lines().filter(complains).map(str::to_owned).collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
@@ -128,10 +129,11 @@ fn a_database_that_is_missing_or_closed_is_reported_once_a_minute_and_served_whe
         let both = detail.contains("later (does not exist)") && detail.contains("closed (does not allow");
         holds(!ok && both, || detail)
     });
-    // Five polls long.
-    std::thread::sleep(secs(5));
+    // Five polls long, or two minutes.
+    std::thread::sleep(secs(size(5, 130)));
     first.fence(2);
-    assert_eq!(lines(&cluster, "webhook_pg.databases"), 1, "{}", cluster.log());
+    let told = lines(&cluster, "webhook_pg.databases");
+    assert!(size(1..=1, 2..=3).contains(&told), "{told} lines:\n{}", cluster.log());
     assert_eq!(lines(&cluster, "webhook_pg worker FATAL: "), 0, "{}", cluster.log());
 
     let mut later = Site::new(&cluster, "later");
@@ -158,8 +160,11 @@ fn without_a_background_worker_slot_writes_go_on_and_are_delivered_when_there_is
             let (ok, detail) = status(&mut scene.client, "worker");
             holds(!ok && detail.contains(sentence), || detail)
         });
-        std::thread::sleep(secs(3));
-        assert!(lines(&cluster, "raise max_worker_processes") <= 1, "{}", cluster.log());
+        std::thread::sleep(secs(size(3, 130)));
+        let told = lines(&cluster, "raise max_worker_processes");
+        // Without a launcher nobody is there to tell.
+        let expected = if max == "1" { 0..=1 } else { size(1..=1, 2..=3) };
+        assert!(expected.contains(&told), "{told} lines:\n{}", cluster.log());
         assert_eq!(scene.receiver.count(), 0);
         cluster.stop_server(Stop::Fast);
         cluster.change(&[("max_worker_processes", "8")]);
@@ -271,22 +276,49 @@ fn a_standby_sends_nothing_and_serves_within_5_seconds_of_its_promotion() {
     assert_eq!(scene.receiver.duplicates() + site.receiver.duplicates(), 0);
 }
 
+/// Delivers rows one after the other, each within a second. Answers the longest wait but one in a hundred.
+fn deliver_each(site: &mut Site<'_>, ids: std::ops::RangeInclusive<i64>) -> Duration {
+    let mut waits: Vec<Duration> = ids
+        .map(|id| {
+            let started = Instant::now();
+            site.deliver(id, secs(1));
+            started.elapsed()
+        })
+        .collect();
+    waits.sort();
+    waits[waits.len() * 99 / 100]
+}
+
 #[test]
-fn a_backlog_in_one_database_does_not_hold_up_another() {
-    const BACKLOG: i64 = 20_000;
-    let cluster = start(&[]);
+fn a_backlog_in_one_database_holds_up_no_other_nor_one_that_goes_nor_one_that_comes() {
+    let backlog = size(20_000, 100_000);
+    // Without fsync: the disk's moods are not what is timed.
+    let cluster = start(&[("fsync", "off")]);
     let slow = Receiver::start(|_, _| Reply::ok().after(millis(5)));
     let mut busy = Site::with_receiver(&cluster, "busy", "", slow);
     let mut calm = Site::new(&cluster, "calm");
+    let mut doomed = Site::new(&cluster, "doomed");
+    doomed.deliver(1, secs(5));
     calm.deliver(1, secs(5));
-    busy.insert(1..=BACKLOG);
-    busy.receiver.wait_for_answers(100, secs(20));
-    for id in 2..=50 {
-        calm.deliver(id, secs(1));
-    }
+    let n = size(50, 300);
+    let alone = deliver_each(&mut calm, 2..=n);
+    busy.insert(1..=backlog);
+    busy.receiver.wait_for_answers(100, secs(60));
+    let beside = deliver_each(&mut calm, n + 1..=2 * n);
+    let took = doomed.alone("postgres", "DROP DATABASE doomed");
+    assert!(took <= secs(2), "DROP DATABASE took {took:?}");
+    let started = Instant::now();
+    let mut later = Site::new(&cluster, "later");
+    later.deliver(1, secs(10).saturating_sub(started.elapsed()));
+    deliver_each(&mut calm, 2 * n + 1..=2 * n + 10);
     let delivered = busy.receiver.accepted().len();
-    assert!(i64::try_from(delivered).unwrap() < BACKLOG, "the backlog is gone, so this shows nothing");
-    assert_eq!(calm.receiver.accepted(), (1..=50).collect::<BTreeSet<i64>>());
+    assert!(i64::try_from(delivered).unwrap() < backlog, "the backlog is gone, so this shows nothing");
+    assert_eq!(calm.receiver.accepted(), (1..=2 * n + 10).collect::<BTreeSet<i64>>());
+    assert_eq!(calm.receiver.duplicates() + later.receiver.duplicates(), 0);
+    if size(false, true) {
+        eprintln!("p99 from commit to answer: {alone:?} alone, {beside:?} beside a backlog of {backlog}");
+        busy.receiver.wait_for_rows(1..=backlog, secs(600));
+    }
 }
 
 #[test]

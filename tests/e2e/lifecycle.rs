@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::scene::Scene;
+use crate::site::status;
 use crate::wait::secs;
 use crate::wire::Reply;
 
@@ -75,10 +76,20 @@ fn a_detached_table_captures_nothing_more() {
 }
 
 #[test]
-fn events_of_a_dropped_table_are_still_delivered() {
+fn events_of_a_dropped_table_are_still_delivered_and_the_status_names_it() {
     let mut scene = Scene::accepting("lifecycle_dropped");
-    scene.run("BEGIN; INSERT INTO public.{} SELECT g, 'last' FROM generate_series(1, 100) g; DROP TABLE public.{}; COMMIT");
-    scene.receiver.wait_for_rows(1..=100, secs(10));
+    scene.run("SELECT webhook_pause(id) FROM webhook.endpoints WHERE name = '{}'");
+    scene.run("INSERT INTO public.{} SELECT g, 'waits' FROM generate_series(1, 1000) g");
+    // Table and events go in one transaction, too.
+    scene.run("BEGIN; INSERT INTO public.{} SELECT g, 'last' FROM generate_series(1001, 1100) g; DROP TABLE public.{}; COMMIT");
+    let (ok, detail) = status(&mut scene.client, "attachments");
+    let attachment = scene.number("SELECT id FROM webhook.attachments WHERE resource = '{}' AND NOT enabled");
+    assert!(attachment > 0 && !ok && !detail.is_empty(), "{detail}");
+    assert_eq!(scene.receiver.count(), 0, "the endpoint was not paused");
+    scene.run("SELECT webhook_resume(id) FROM webhook.endpoints WHERE name = '{}'");
+    scene.receiver.wait_for_rows(1..=1100, secs(20));
+    scene.wait_for_deliveries("pending", 0);
+    assert_eq!(scene.receiver.count(), 1100);
 }
 
 #[test]

@@ -80,14 +80,21 @@ fn a_prepared_transaction_that_is_rolled_back_sends_nothing() {
 }
 
 #[test]
-fn a_prepared_transaction_outlives_a_crash() {
+fn a_prepared_transaction_outlives_a_crash_and_is_sent_once_or_undone() {
     let cluster = Cluster::start(&[]);
-    let mut scene = Scene::new(&cluster, "order_crash", "", |_, _| Reply::ok());
-    scene.run("BEGIN; INSERT INTO public.{} VALUES (1, 'prepared'); PREPARE TRANSACTION 'order_crash'");
+    let mut scene = Scene::new(&cluster, "order_crash", ", max_in_flight => 1", |_, _| Reply::ok());
+    for (id, name) in [(1, "kept"), (2, "undone")] {
+        scene.run(&format!(
+            "BEGIN; INSERT INTO public.{{}} VALUES ({id}, 'prepared'); PREPARE TRANSACTION '{name}'"
+        ));
+    }
     cluster.restart_server(Stop::Immediate);
     scene.reconnect();
-    scene.fence(2);
-    scene.run("COMMIT PREPARED 'order_crash'");
+    scene.fence(3);
+    scene.run("ROLLBACK PREPARED 'undone'");
+    scene.run("COMMIT PREPARED 'kept'");
     scene.receiver.wait_for_rows([1], secs(6));
-    assert_eq!(scene.receiver.rows(), [2, 1]);
+    scene.fence(4);
+    scene.wait_until_drained(secs(10));
+    assert_eq!(scene.receiver.rows(), [3, 1, 4]);
 }

@@ -90,10 +90,13 @@ fn a_promoted_standby_delivers_within_5_seconds_and_loses_nothing_that_was_repli
     let mut scene = Scene::new(&primary, "standby_promoted", options, |_, _| Reply::ok().after(millis(5)));
     let standby = primary.standby(&[]);
     make_synchronous(&primary);
-    let writers = Writers::start(&scene, 4, "", millis(4));
-    scene.receiver.wait_for_answers(500, secs(60));
+    let started = Instant::now();
+    let writers = Writers::start(&scene, size(4, 16), "", millis(4));
+    scene.receiver.wait_for_answers(size(500, 5000), secs(60));
+    let rate = scene.receiver.accepted().len() as f64 / started.elapsed().as_secs_f64();
     primary.stop_server(Stop::Immediate);
     let acknowledged = writers.stop();
+    assert!(rate >= size(0.0, 500.0), "{rate:.0} events a second are not the load that is meant");
     // What was answered and is not known here will be sent again.
     let mut client = standby.connect();
     let unknown = scene.receiver.accepted().len().saturating_sub(delivered(&mut client));
@@ -156,8 +159,14 @@ impl Drop for Frozen {
 
 #[test]
 fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
-    let primary =
-        Cluster::start(&[("webhook_pg.databases", ""), ("fsync", "off"), ("wal_keep_size", "512MB")]);
+    // Without the two timeouts: else PostgreSQL would end the connection of a standby that is silent for a minute.
+    let primary = Cluster::start(&[
+        ("webhook_pg.databases", ""),
+        ("fsync", "off"),
+        ("wal_keep_size", "512MB"),
+        ("wal_sender_timeout", "0"),
+        ("wal_receiver_timeout", "0"),
+    ]);
     let mut scene = Scene::new(&primary, "standby_silent", "", |_, _| Reply::ok());
     let standby = primary.standby(&[]);
     make_synchronous(&primary);
@@ -173,10 +182,11 @@ fn a_synchronous_standby_that_stops_answering_does_not_stop_the_worker() {
     let silent = Instant::now();
     let mut round = 0;
     while round < 5 || silent.elapsed() < secs(size(0, 60)) {
-        run(&mut local, "CREATE DATABASE barrier");
-        let started = Instant::now();
-        run(&mut local, "DROP DATABASE barrier");
-        assert!(started.elapsed() <= secs(2), "DROP DATABASE took {:?} in round {round}", started.elapsed());
+        for command in ["CREATE DATABASE barrier", "DROP DATABASE barrier"] {
+            let started = Instant::now();
+            run(&mut local, command);
+            assert!(started.elapsed() <= secs(2), "{command} took {:?} in round {round}", started.elapsed());
+        }
         let id = 2_000_000 + round;
         run(&mut local, &format!("INSERT INTO public.standby_silent VALUES ({id}, 'local')"));
         scene.receiver.wait_for_rows([id], secs(3));
