@@ -89,6 +89,8 @@ SELECT pg_reload_conf();
 ALTER SYSTEM RESET webhook_pg.retention;
 SELECT pg_reload_conf();
 
+VACUUM FULL webhook.outbox;
+
 \o /dev/null
 SELECT pid, usename, state, now() - xact_start AS open_for, left(query, 60) AS query
   FROM pg_stat_activity WHERE xact_start < now() - interval '10 minutes' ORDER BY xact_start;

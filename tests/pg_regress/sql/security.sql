@@ -19,3 +19,28 @@ SELECT webhook_grant('none', 'shop');               -- takes all of it away agai
 SELECT webhook_grant('none', 'integrations');
 SELECT webhook_grant('none', 'grafana');
 DROP ROLE integrations, shop, grafana;
+
+  CREATE ROLE integrations;
+  CREATE ROLE somebody;
+  CREATE ROLE loader;
+  SELECT webhook_grant('admin', 'integrations');
+  SET ROLE integrations;
+  SELECT id FROM webhook_register('https://receiver.example.com/hooks', name => 'crm');
+  RESET ROLE;
+
+  UPDATE webhook.endpoint SET owner = 'somebody' WHERE owner = 'integrations'::regrole;
+
+  SELECT name, owner FROM webhook.endpoints;
+
+  GRANT SET ON PARAMETER webhook_pg.mute TO loader;
+
+  SET ROLE loader;
+  SET webhook_pg.mute = on;
+  RESET webhook_pg.mute;
+  RESET ROLE;
+  REVOKE SET ON PARAMETER webhook_pg.mute FROM loader;
+  SELECT webhook_grant('none', 'integrations');
+  SELECT count(webhook_unregister(id)) AS unregistered FROM webhook.endpoints;
+  DROP ROLE integrations, somebody, loader;
+
+  SELECT count(*) FROM webhook.sealed_secret WHERE split_part(value, '.', 2) <> (webhook.key_ids())[1];
