@@ -10,8 +10,10 @@ use std::process::{Child, Command, Stdio};
 use postgres::Client;
 
 use crate::cluster::Cluster;
-use crate::os::as_owner;
+use crate::os::{as_owner, run};
+use crate::regress::psql;
 use crate::scene::Scene;
+use crate::site::Site;
 use crate::wait::{secs, wait_until};
 use crate::wire::Reply;
 
@@ -110,6 +112,55 @@ fn every_metric_of_the_dashboard_and_of_the_rules_is_one_of_ours() {
     }
     let dashboard = fs::read_to_string(ops("grafana.json")).expect("the dashboard");
     serde_json::from_str::<serde_json::Value>(&dashboard).expect("the dashboard is JSON");
+}
+
+/// The first of the commands in a document that begins so, to its end.
+fn command_of(document: &str, beginning: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(document);
+    let text = fs::read_to_string(path).expect("a document");
+    let blocks = text.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let found =
+        blocks.filter_map(|block| block.strip_prefix("$ ")).find(|block| block.starts_with(beginning));
+    found.unwrap_or_else(|| panic!("{document} has no command {beginning}")).to_owned()
+}
+
+#[test]
+fn the_line_for_node_exporter_writes_a_file_that_prometheus_reads() {
+    let cluster = Cluster::start(&[("webhook_pg.databases", "")]);
+    let mut site = Site::new(&cluster, "crm");
+    site.run("SELECT webhook_update(id, '{\"name\": \"caf\u{e9}\"}') FROM webhook.endpoints");
+    // As the document says: a role with this bundle and nothing else.
+    site.run("CREATE ROLE monitor LOGIN; SELECT webhook_grant('observer', 'monitor')");
+    site.insert(1..=3);
+    site.receiver.wait_for_rows(1..=3, secs(20));
+    let dir = cluster.home().join("textfiles");
+    run(as_owner("mkdir").arg(&dir));
+    let directory = "/var/lib/prometheus/node-exporter";
+    let line = command_of("monitoring.md", "psql -qXAtd crm");
+    assert_eq!(line.matches(directory).count(), 3, "{line}");
+    let line = line.replace(directory, dir.to_str().expect("a UTF-8 name"));
+    let bin = psql().parent().expect("a directory").display().to_string();
+    let text = wait_until("the durations are in the file", secs(10), || {
+        let mut shell = as_owner("sh");
+        shell
+            .env("PATH", format!("{bin}:/usr/bin:/bin"))
+            .env("PGHOST", cluster.home())
+            .env("PGUSER", "monitor");
+        run(shell.args(["-ec", &line]));
+        let text = fs::read_to_string(dir.join("webhook_pg.prom")).expect("the file");
+        let counted = "webhook_pg_attempt_duration_seconds_count{endpoint=\"caf\u{e9}\",endpoint_id=\"1\"} 3";
+        text.lines().any(|line| line == counted).then_some(text.clone()).ok_or(text)
+    });
+    for sample in
+        ["webhook_pg_worker_up 1", "webhook_pg_delivered_total{endpoint=\"caf\u{e9}\",endpoint_id=\"1\"} 3"]
+    {
+        assert!(text.lines().any(|line| line == sample), "{sample} is missing:\n{text}");
+    }
+    assert!(text.ends_with('\n'), "the collector wants a line to end");
+    let said = promtool(&["check", "metrics"], &text);
+    assert!(said.trim().is_empty(), "{said}");
+    let left = fs::read_dir(&dir).expect("the directory").count();
+    assert_eq!(left, 1, "the collector would read the new file, too");
 }
 
 /// A process that ends with the test.
