@@ -1,9 +1,12 @@
 //! What a change of a row becomes, and which changes become nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::scene::Scene;
-use crate::wait::secs;
+use crate::wait::{secs, wait_until};
 
 /// The body of the only request of this type.
 #[track_caller]
@@ -167,4 +170,52 @@ fn a_traceparent_or_a_context_that_is_none_is_refused_when_it_is_set() {
     let request = &scene.receiver.requests()[0];
     assert_eq!(request.header("traceparent"), "");
     assert_eq!(request.json()["context"].as_str().map(str::len), Some(4094));
+}
+
+#[test]
+fn a_table_whose_schema_and_column_get_other_names_is_written_and_captured_all_the_while() {
+    let mut scene = Scene::accepting("capture_moved");
+    scene.run("CREATE SCHEMA moved_first; ALTER TABLE public.{} SET SCHEMA moved_first");
+    let mut client = scene.cluster.connect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let writer = std::thread::spawn(move || -> Result<i64, postgres::Error> {
+        client.batch_execute("SET search_path = moved_first, moved_second, moved_third")?;
+        let insert = client.prepare("INSERT INTO capture_moved VALUES ($1, 'written')")?;
+        let mut id = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            id += 1;
+            client.execute(&insert, &[&id])?;
+            std::thread::sleep(crate::wait::millis(1));
+        }
+        Ok(id)
+    });
+    for change in [
+        "ALTER SCHEMA moved_first RENAME TO moved_second",
+        "CREATE SCHEMA moved_third",
+        "ALTER TABLE moved_second.{} SET SCHEMA moved_third",
+        "ALTER TABLE moved_third.{} RENAME COLUMN note TO remark",
+    ] {
+        let before = scene.receiver.accepted().len();
+        wait_until("the writer goes on", secs(10), || {
+            let now = scene.receiver.accepted().len();
+            crate::wait::holds(now >= before + 20, || format!("{now} rows, {before} before"))
+        });
+        scene.run(change);
+    }
+    let last = scene.receiver.accepted().len() as i64 + 40;
+    wait_until("rows under the new names come", secs(10), || {
+        crate::wait::holds(scene.receiver.accepted().contains(&last), || "none".to_owned())
+    });
+    stop.store(true, Ordering::Relaxed);
+    let written = writer.join().unwrap().expect("every row is written");
+    scene.receiver.wait_for_rows(1..=written, secs(20));
+    assert_eq!(i64::try_from(scene.receiver.count()), Ok(written));
+    let last = scene.receiver.requests().pop().unwrap().json();
+    assert_eq!(last["type"], "capture_moved.created", "the resource keeps its name");
+    assert_eq!(last["data"], json!({"id": written, "remark": "written"}));
+    let attached =
+        "SELECT count(*) FROM webhook.attachments WHERE table_name::text = 'moved_third.{}' AND enabled";
+    assert_eq!(scene.number(attached), 1);
+    scene.run("DROP SCHEMA moved_second, moved_third CASCADE");
 }
