@@ -227,7 +227,9 @@ fn databases_come_and_go_one_after_the_other_while_the_launcher_looks_into_them(
             let started = Instant::now();
             run(&mut client, command);
             let took = started.elapsed();
-            assert!(took <= LIMIT, "{command} took {took:?} in round {round}");
+            // A copy takes its time on a busy machine; where we are in the way it fails after 5 seconds.
+            let limit = if command.contains("TEMPLATE") { secs(5) } else { LIMIT };
+            assert!(took <= limit, "{command} took {took:?} in round {round}");
             // Not a wait: it moves the next command to another moment of the launcher's.
             std::thread::sleep(millis(round % 20 * 7));
         }
