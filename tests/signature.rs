@@ -1,4 +1,4 @@
-//! Signatures, judged by the official Standard Webhooks library; tests/ecosystems.rs asks the libraries of the others.
+//! Signatures, judged by the official Standard Webhooks library; tests/ecosystems/ asks the libraries of the others.
 
 // clippy.toml opens these in test functions only, and helpers of tests are tests too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -1,7 +1,9 @@
 //! Which addresses a request may go to. Pure: an address and the policy in, a verdict out.
 //!
 //! IPv4 is open except for the special blocks of IANA's registry (RFC 6890 and later). IPv6 is closed except for
-//! global unicast, `2000::/3`, less the blocks that tunnel to or embed something else. `egress_allow` opens more.
+//! global unicast, `2000::/3`, less the blocks that tunnel to or embed something else, and for the well-known prefix of
+//! NAT64, whose addresses are as open as the IPv4 address they carry: where DNS64 is at work, every IPv4 receiver has such
+//! an address (RFC 6147). `egress_allow` opens more.
 //! Metadata services of the clouds hand out credentials to whoever asks, so they stay closed whatever it says, in
 //! every form that can carry an IPv4 address inside an IPv6 one.
 
@@ -24,6 +26,7 @@ pub fn permitted(ip: IpAddr, allow: &[IpNet]) -> Result<(), &'static str> {
 pub fn refused(ip: IpAddr) -> Option<&'static str> {
     match ip.to_canonical() {
         IpAddr::V4(ip) => CLOSED_V4.iter().find(|(net, _)| net.contains(&ip)).map(|(_, why)| *why),
+        IpAddr::V6(ip) if NAT64.contains(&ip) => embedded(ip).find_map(|inner| refused(inner.into())),
         IpAddr::V6(ip) => {
             let special = CLOSED_V6.iter().find(|(net, _)| net.contains(&ip)).map(|(_, why)| *why);
             special.or_else(|| (!GLOBAL_UNICAST.contains(&ip)).then_some("a reserved address"))
@@ -129,10 +132,9 @@ const CLOSED_V4: [(Ipv4Net, &str); 16] = [
 ];
 
 /// Blocks inside `2000::/3`, and names for the best known ones outside, which are all closed.
-const CLOSED_V6: [(Ipv6Net, &str); 13] = [
+const CLOSED_V6: [(Ipv6Net, &str); 12] = [
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "a loopback address"),
     (v6([0; 8], 128), "an unspecified address"),
-    (NAT64, "a NAT64 address"),
     (NAT64_LOCAL, "a NAT64 address"),
     (v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), "a discard address"),
     (TEREDO, "a Teredo address"),

@@ -12,6 +12,9 @@ pub const MAX_HEADER_VALUE: usize = 4096;
 pub const MAX_HEADER_NAME: usize = 200;
 /// An endpoint has at most this many headers of its own.
 pub const MAX_HEADERS: usize = 50;
+/// Name and password of Basic authorization have at most this many bytes together: room for 512 characters each, whatever
+/// characters they are.
+pub(super) const MAX_BASIC_AUTH: usize = 2 * 512 * 4;
 
 /// Reads a receiver's URL. The `url` crate reads it here and again when sending, so check and use agree; what it
 /// would silently repair is refused. Odd spellings of IP addresses come out in their usual form.
@@ -65,32 +68,34 @@ pub fn checked_url(text: &str, allow_http: bool) -> Result<Url> {
     Ok(url)
 }
 
-/// Whether a header is set by us, or would change how the message is read. `webhook-*` as a whole is ours.
+/// Headers that are set by us, or would change how the message is read.
+pub(super) const RESERVED: [&str; 22] = [
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "traceparent",
+    "upgrade",
+    "via",
+    "accept",
+    "x-hub-signature-256",
+    "stripe-signature",
+    "x-shopify-hmac-sha256",
+];
+
+/// Whether a header is [ours](RESERVED). `webhook-*` as a whole is.
 pub fn reserved_header(name: &str) -> bool {
-    const RESERVED: [&str; 22] = [
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "traceparent",
-        "upgrade",
-        "via",
-        "accept",
-        "x-hub-signature-256",
-        "stripe-signature",
-        "x-shopify-hmac-sha256",
-    ];
     let name = name.to_ascii_lowercase();
     name.starts_with("webhook-") || RESERVED.contains(&name.as_str())
 }
@@ -162,9 +167,9 @@ pub fn checked_basic_auth(username: &str, password: &str) -> Result<()> {
     if username.chars().chain(password.chars()).any(char::is_control) {
         return Err(Error::invalid("basic authorization has a control character"));
     }
-    if username.len() + password.len() > MAX_HEADER_VALUE / 2 {
+    if username.len() + password.len() > MAX_BASIC_AUTH {
         return Err(Error::invalid("basic authorization is too long")
-            .detail(format!("Name and password together may have {} bytes.", MAX_HEADER_VALUE / 2)));
+            .detail(format!("Name and password together may have {MAX_BASIC_AUTH} bytes.")));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::rules::{MAX_BASIC_AUTH, RESERVED};
 use super::*;
 use crate::endpoint::{Ordering, Scheme, State};
 use crate::event::{Operation, Pattern, Place};
@@ -266,7 +267,44 @@ fn basic_authorization_is_checked() {
     assert!(checked_basic_auth("ann", "p:w é").is_ok());
     assert!(checked_basic_auth("a:b", "pw").is_err());
     assert!(checked_basic_auth("ann", "p\nw").is_err());
-    assert!(checked_basic_auth("ann", &"p".repeat(MAX_HEADER_VALUE)).is_err());
+}
+
+#[test]
+fn a_name_and_a_password_of_512_characters_each_are_room_enough_and_a_byte_more_is_not() {
+    for letter in ["p", "é", "密", "🔑"] {
+        let long = letter.repeat(512);
+        assert!(checked_basic_auth(&long, &long).is_ok(), "{letter}");
+    }
+    let longest = "🔑".repeat(512);
+    let error = checked_basic_auth(&longest, &format!("{longest}p")).unwrap_err();
+    assert!(
+        !format!("{error:?}").contains("🔑") && format!("{error:?}").contains(&MAX_BASIC_AUTH.to_string())
+    );
+}
+
+#[test]
+fn no_header_that_is_ours_can_be_given_however_it_is_written() {
+    for name in
+        RESERVED.into_iter().chain(["webhook-id", "webhook-timestamp", "webhook-signature", "webhook-event"])
+    {
+        for name in [name.to_owned(), name.to_ascii_uppercase(), name[..1].to_ascii_uppercase() + &name[1..]]
+        {
+            assert!(checked_header(&name, "a").is_err(), "{name} was accepted");
+        }
+    }
+}
+
+#[test]
+fn every_header_that_a_request_has_by_itself_is_reserved_but_those_that_people_may_choose() {
+    for method in [Method::Post, Method::Get] {
+        for scheme in [Scheme::Standard, Scheme::Github, Scheme::Stripe, Scheme::Shopify] {
+            let endpoint = Endpoint { method, scheme, ..endpoint() };
+            for (name, _) in build(&endpoint, &event(), 1, event().occurred_at).unwrap().headers {
+                let chosen = ["user-agent", "authorization"].contains(&name.as_str());
+                assert!(chosen || reserved_header(&name), "{name}");
+            }
+        }
+    }
 }
 
 proptest! {

@@ -29,7 +29,7 @@ fn schedule(world: &mut World, text: &str) {
 }
 
 #[test]
-fn a_dead_endpoint_with_many_waiting_events_has_about_a_hundred_rows_after_a_day() {
+fn a_dead_endpoint_with_many_waiting_events_has_a_hundred_rows_at_most_after_a_day() {
     let mut world = with_dead(Behaviour::Failing);
     world.db().set_mode(1, Mode::Paused);
     world.emit("a.created", 5000);
@@ -38,7 +38,7 @@ fn a_dead_endpoint_with_many_waiting_events_has_about_a_hundred_rows_after_a_day
     assert!(rows <= 30, "{rows} rows after a minute");
     world.advance(DAY);
     let rows = world.db().deliveries.len();
-    assert!(rows <= 110, "{rows} rows after a day");
+    assert!((20..=100).contains(&rows), "{rows} rows after a day");
     assert_eq!(world.engine().load().following, 0);
 }
 

@@ -480,8 +480,12 @@ impl Database {
         self.assert_positions_hold();
     }
 
-    /// The saved positions pass no event that is still owed, and the head hands out nothing that is not.
+    /// The saved positions pass no event that is still owed, and the head hands out nothing that is not. With many of them, not
+    /// at every write: that would be quadratic.
     pub fn assert_positions_hold(&self) {
+        if !self.counts.writes.is_multiple_of(1 + self.owed.len() / 2000) {
+            return;
+        }
         for (id, place) in &self.owed {
             let position = self.positions.get(id).unwrap_or(&self.positions[&0]);
             assert!(

@@ -10,6 +10,7 @@ mod isolation;
 mod network;
 mod order;
 mod pace;
+mod recovery;
 mod replay;
 mod schedule;
 mod sending;
