@@ -483,7 +483,7 @@ impl Database {
     /// The saved positions pass no event that is still owed, and the head hands out nothing that is not. With many of them, not
     /// at every write: that would be quadratic.
     pub fn assert_positions_hold(&self) {
-        if !self.counts.writes.is_multiple_of(1 + self.owed.len() / 2000) {
+        if !self.counts.writes.is_multiple_of(1 + self.owed.len() / 200) {
             return;
         }
         for (id, place) in &self.owed {

@@ -31,6 +31,42 @@ fn a_receiver_that_never_answers_ends_at_the_timeout() {
 }
 
 #[test]
+fn a_timeout_of_three_seconds_is_kept_to_a_tenth() {
+    let timeout = Duration::from_secs(3);
+    let receiver = Receiver::start(|talk| while talk.read().is_some() {});
+    let attempt = Sender::new(&open_egress()).send(Job { timeout, ..job(&receiver.url()) });
+    let took = attempt.duration;
+    assert!((timeout.mul_f32(0.9)..=timeout.mul_f32(1.1)).contains(&took), "{took:?}");
+    assert_eq!(fault(attempt), Fault::Timeout);
+}
+
+#[test]
+fn a_byte_a_second_in_the_head_or_in_the_body_makes_no_attempt_longer_than_its_timeout() {
+    let timeout = Duration::from_secs(4);
+    let head = b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n".as_slice();
+    let body = b"HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\n".as_slice();
+    for (at_once, drips) in [(0, head), (body.len(), body)] {
+        let receiver = Receiver::start(move |talk| {
+            talk.read();
+            talk.write(&drips[..at_once]);
+            for byte in drips[at_once..].iter().chain([&b'x'; 60]) {
+                if !talk.write(&[*byte]) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+        let attempt = Sender::new(&open_egress()).send(Job { timeout, ..job(&receiver.url()) });
+        assert!(attempt.duration <= timeout + Duration::from_secs(1), "{:?}", attempt.duration);
+        if at_once > 0 {
+            assert!(matches!(attempt.answer, Answer::Status { status: 200, .. }), "{:?}", attempt.answer);
+        } else {
+            assert_eq!(fault(attempt), Fault::Timeout);
+        }
+    }
+}
+
+#[test]
 fn a_receiver_that_never_reads_ends_at_the_timeout() {
     let (hold, held) = mpsc::channel::<()>();
     let held = Mutex::new(held);
