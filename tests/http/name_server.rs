@@ -2,7 +2,7 @@
 //!
 //! The resolver cannot be pointed anywhere but by /etc/resolv.conf, and no port but 53. So a test starts itself again in
 //! namespaces of its own, where that file is another one and 127.0.0.1:53 is free. There is no other network there, and
-//! this machine has the addresses [`PUBLIC`], [`PUBLIC_V6`] and [`PRIVATE`]: a connection that should not be made would
+//! this machine has the addresses [`PUBLIC`], [`PUBLIC_V6`], [`PRIVATE`], [`METADATA`] and [`NAT64`]: a connection that should not be made would
 //! succeed.
 
 use std::any::type_name;
@@ -17,6 +17,10 @@ use std::{env, fs, io, thread};
 pub(crate) const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(93, 184, 216, 34));
 pub(crate) const PUBLIC_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2606, 0x2800, 0x220, 1, 0, 0, 0, 1));
 pub(crate) const PRIVATE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
+/// Where clouds hand out credentials.
+pub(crate) const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+/// [`PUBLIC`] as DNS64 writes it.
+pub(crate) const NAT64: IpAddr = IpAddr::V6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0x5db8, 0xd822));
 
 /// Set in the process that has namespaces of its own.
 const INSIDE: &str = "WEBHOOK_PG_OWN_NETWORK";
@@ -25,7 +29,9 @@ const NETWORK: &str = "set -e
     ip link set lo up
     ip address add 93.184.216.34/32 dev lo
     ip address add 10.0.0.7/32 dev lo
+    ip address add 169.254.169.254/32 dev lo
     ip address add 2606:2800:220:1::1/128 dev lo
+    ip address add 64:ff9b::5db8:d822/128 dev lo
     echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
 ";
 /// What must then succeed. $1: a directory with the files to put in place; then a command. Another service than DNS, as of

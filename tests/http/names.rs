@@ -7,7 +7,7 @@ use webhook_pg::engine::Job;
 use webhook_pg::outcome::{Attempt, Fault};
 use webhook_pg::settings::Egress;
 
-use crate::name_server::{PRIVATE, PUBLIC, PUBLIC_V6, Say, with_name_server};
+use crate::name_server::{METADATA, NAT64, PRIVATE, PUBLIC, PUBLIC_V6, Say, with_name_server};
 use crate::receiver::{OK, Receiver};
 use crate::sender::{Sender, fault, job};
 
@@ -38,15 +38,41 @@ fn a_name_with_public_addresses_is_sent_to() {
         "four.example" => Say::Addresses(vec![PUBLIC]),
         "six.example" => Say::Addresses(vec![PUBLIC_V6]),
         "both.example" => Say::Addresses(vec![PUBLIC, PUBLIC_V6]),
+        "dns64.example" => Say::Addresses(vec![NAT64]),
         _ => Say::NoSuchName,
     };
     with_name_server(zone, |_| {
         let receiver = Receiver::start_on("[::]:0", |talk| talk.answer_all(OK));
         let mut sender = Sender::new(&public_egress());
-        for name in ["four.example", "six.example", "both.example"] {
+        for name in ["four.example", "six.example", "both.example", "dns64.example"] {
             assert_eq!(sender.status(&format!("http://{name}:{}/", receiver.port)), 200, "{name}");
         }
-        assert_eq!(receiver.connections(), 3);
+        assert_eq!(receiver.connections(), 4);
+    });
+}
+
+#[test]
+fn a_metadata_service_that_is_really_there_is_not_connected_to_whatever_is_allowed() {
+    let zone = |name: &str, _| match name {
+        "metadata.example" => Say::Addresses(vec![METADATA]),
+        "both.example" => Say::Addresses(vec![PUBLIC, METADATA]),
+        "mapped.example" => Say::Addresses(vec!["::ffff:169.254.169.254".parse().unwrap()]),
+        "private.example" => Say::Addresses(vec![PRIVATE]),
+        _ => Say::NoSuchName,
+    };
+    with_name_server(zone, |_| {
+        let service = Receiver::start_on("[::]:0", |talk| talk.answer_all(OK));
+        let port = service.port;
+        drop(std::net::TcpStream::connect((METADATA, port)).expect("it is there"));
+        let allow = ["0.0.0.0/0", "::/0", "169.254.169.254/32"].map(|net| net.parse().unwrap()).to_vec();
+        let mut sender = Sender::new(&Egress { allow, ..public_egress() });
+        assert_eq!(sender.status(&format!("http://private.example:{port}/")), 200, "it allows nothing");
+        let before = service.connections();
+        let names = ["metadata.example", "both.example", "mapped.example", "metadata.google.internal"];
+        for host in names.into_iter().chain(["169.254.169.254", "[::ffff:a9fe:a9fe]", "0xa9fea9fe"]) {
+            assert_eq!(fault(attempt(&mut sender, host, port)), Fault::Egress, "{host}");
+        }
+        assert_eq!(service.connections(), before);
     });
 }
 
