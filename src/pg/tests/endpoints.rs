@@ -83,6 +83,19 @@ mod tests {
             (register("'https://example.com/hook#top'"), "22023"),
             (register("'https://example.com/a b'"), "22023"),
             (register("E'https://example.com/\\r\\nx: y'"), "22023"),
+            (register("'file:///etc/passwd'"), "22023"),
+            (register("'gopher://example.com/1'"), "22023"),
+            (register("'ws://example.com/hook'"), "22023"),
+            (register("'wss://example.com/hook'"), "22023"),
+            (register("'example.com/hook'"), "22023"),
+            (register("'https://u@example.com/hook'"), "22023"),
+            (register("'https://@example.com/hook'"), "22023"),
+            (register("'https://example.com/hook#'"), "22023"),
+            (register("'https://example.com:0/hook'"), "22023"),
+            (register("'https://example.com:65536/hook'"), "22023"),
+            (register("'https://example.com/' || repeat('a', 2049 - 20)"), "22023"),
+            (update(r#"{"url": "file:///etc/passwd"}"#), "22023"),
+            (update(r#"{"url": "https://example.com:0/hook"}"#), "22023"),
             (register("''"), "22023"),
             (register("NULL"), "22004"),
             (url("events => '{}'"), "22023"),
@@ -141,6 +154,19 @@ mod tests {
             assert_eq!(sqlstate(&statement), state, "{statement}");
             assert_eq!(written(), before, "{statement}");
         }
+    }
+
+    #[pg_test]
+    fn a_url_of_2048_characters_is_the_longest() {
+        run("SELECT webhook_register('https://example.com/' || repeat('a', 2048 - 20))");
+        assert_eq!(one::<i64>("SELECT max(length(url))::bigint FROM webhook.endpoints"), 2048);
+    }
+
+    #[pg_test]
+    fn basic_authorization_may_have_512_characters_of_any_kind_in_name_and_password() {
+        let auth = "basic_auth_username => repeat('密', 512), basic_auth_password => repeat('密', 512)";
+        register("long", &format!(", {auth}"));
+        assert_eq!(one::<i64>("SELECT length(basic_auth_username)::bigint FROM webhook.endpoints"), 512);
     }
 
     #[pg_test]
