@@ -1,7 +1,8 @@
 //! Where requests may go, and whom the sender trusts.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::ServerConfig;
@@ -10,7 +11,7 @@ use rustls::pki_types::PrivateKeyDer;
 use crate::cluster::Cluster;
 use crate::receiver::Receiver;
 use crate::scene::{Scene, create_table, register};
-use crate::wait::{holds, secs, wait_until};
+use crate::wait::{holds, millis, secs, wait_until};
 use crate::wire::Reply;
 
 /// A certificate authority of our own (PEM), and the configuration of a server for 127.0.0.1 that it vouches for.
@@ -92,30 +93,56 @@ fn a_name_that_resolves_to_a_closed_address_is_refused() {
 }
 
 #[test]
-fn tightening_the_policy_acts_on_the_next_send_over_a_pooled_connection_too() {
+fn tightening_the_policy_acts_within_a_second_over_pooled_connections_too() {
     let cluster = Cluster::start(&[]);
     let mut scene = Scene::new(&cluster, "egress_tight", ", max_attempts => 1", |_, _| Reply::ok());
-    scene.fence(1);
+    scene.insert(1..=20);
+    scene.receiver.wait_for_rows(1..=20, secs(20));
     cluster.set("webhook_pg.egress_allow", "");
-    // The new value is in force within 2 s; until then a row may still be delivered.
-    let mut id = 1;
-    wait_until("a row is refused", secs(10), || {
+    let reloaded = Instant::now();
+    // There is something to send all the while, and beyond the second.
+    let mut id = 20;
+    while reloaded.elapsed() < millis(2500) {
         id += 1;
         scene.insert([id]);
-        let query = "SELECT count(*) FROM webhook.deliveries
-                      WHERE endpoint = '{}' AND state = 'dead' AND last_error LIKE 'egress%'";
-        let dead = scene.number(query);
-        holds(dead > 0, || format!("{} rows delivered", scene.receiver.accepted().len()))
+        std::thread::sleep(millis(50));
+    }
+    let query = "SELECT count(*) FROM webhook.deliveries
+                  WHERE endpoint = '{}' AND state = 'dead' AND last_error LIKE 'egress%'";
+    wait_until("rows are refused", secs(10), || {
+        let refused = scene.number(query);
+        // Then the breaker opens.
+        holds(refused >= 10, || format!("{refused} of {}", id - 20))
     });
-    let delivered = scene.receiver.count();
-    scene.insert([id + 1]);
-    wait_until("all later rows are refused", secs(10), || {
-        let pending = i64::try_from(scene.receiver.count()).unwrap()
-            + scene
-                .number("SELECT count(*) FROM webhook.deliveries WHERE endpoint = '{}' AND state = 'dead'");
-        holds(pending == id + 1, || format!("{pending} of {} rows ended", id + 1))
+    let last = scene.receiver.requests().iter().map(|request| request.received).max().unwrap();
+    let after = last.saturating_duration_since(reloaded);
+    assert!(after <= secs(1), "a row was sent {after:?} after the policy closed the address");
+}
+
+#[test]
+fn with_a_list_of_networks_exactly_these_are_reached() {
+    let cluster = Cluster::start(&[("webhook_pg.egress_allow", "127.0.0.1/32, 127.0.3.0/24")]);
+    let mut scene = Scene::new(&cluster, "egress_list", "", |_, _| Reply::ok());
+    let canaries = ["127.0.0.2:0", "127.0.2.255:0"].map(|address| TcpListener::bind(address).unwrap());
+    let listed = TcpListener::bind("127.0.3.7:0").unwrap();
+    for (n, listener) in canaries.iter().chain([&listed]).enumerate() {
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let options = ", max_attempts => 1, timeout => '1 s'";
+        register(&mut scene.client, &format!("egress_list_{n}"), &url, "egress_list.*", options);
+    }
+    scene.fence(1);
+    wait_until("the others have ended", secs(20), || {
+        let query =
+            "SELECT count(*) FROM webhook.deliveries WHERE state = 'dead' AND last_error LIKE 'egress%'";
+        let refused = scene.number(query);
+        let query =
+            "SELECT count(*) FROM webhook.deliveries WHERE state = 'dead' AND last_error LIKE 'timeout%'";
+        let silent = scene.number(query);
+        holds((refused, silent) == (2, 1), || format!("{refused} refused, {silent} silent"))
     });
-    assert_eq!(scene.receiver.count(), delivered, "a row was sent after the policy closed the address");
+    assert!(canaries.iter().all(|canary| canary.accept().is_err()), "somebody connected");
+    assert!(listed.accept().is_ok(), "nobody connected");
 }
 
 #[test]
@@ -137,12 +164,23 @@ fn an_http_url_is_refused_unless_allow_http_is_on() {
 #[test]
 fn a_proxy_in_the_environment_of_the_server_is_not_used() {
     let canary = Receiver::start(|_, _| Reply::ok());
-    let proxy = canary.url();
+    let url = canary.url();
+    let proxy = url.strip_suffix("/hook").unwrap();
     let names = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-    let environment: Vec<(&str, &str)> = names.into_iter().map(|name| (name, proxy.as_str())).collect();
+    let exceptions = ["no_proxy", "NO_PROXY"].map(|name| (name, "elsewhere.example"));
+    let environment: Vec<(&str, &str)> =
+        names.map(|name| (name, proxy)).into_iter().chain(exceptions).collect();
     let cluster = Cluster::start_with_environment(&environment);
+    let (ca, config) = authority();
+    let path = cluster.write_file("ca.pem", &ca);
+    cluster.set("webhook_pg.ca_file", path.to_str().unwrap());
     let mut scene = Scene::new(&cluster, "egress_proxy", "", |_, _| Reply::ok());
+    let over_tls = Receiver::start_tls(config, |_, _| Reply::ok());
+    // The setting may reach the worker after the first attempt.
+    let options = ", max_attempts => 20, attempt_interval => '1 s'";
+    register(&mut scene.client, "egress_proxy_tls", &over_tls.url(), "egress_proxy.*", options);
     scene.fence(1);
+    over_tls.wait_for_rows([1], secs(20));
     assert_eq!(canary.connections(), 0);
 }
 
