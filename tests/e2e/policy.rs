@@ -45,18 +45,39 @@ fn an_endpoint_that_is_gone_is_disabled_the_others_hear_of_it_and_resuming_deliv
             .any(|body| body["data"]["id"] == scene.endpoint && body["data"]["reason"] == "410 Gone");
         holds(ours, || format!("{bodies:?}"))
     });
-    scene.insert([2, 3]);
     gone.store(false, Ordering::Relaxed);
+    let (witness, second) = witness(&mut scene);
+    scene.insert([2, 3]);
+    // Another endpoint's receipt shows that the worker has passed them.
+    witness.wait_for_rows([2, 3], secs(20));
+    assert_eq!(scene.receiver.count(), 1, "it was sent to after its 410");
     scene.run("SELECT webhook_resume(id) FROM webhook.endpoints WHERE name = '{}'");
     scene.receiver.wait_for_rows([1, 2, 3], secs(20));
-    scene.client.execute("SELECT webhook_unregister($1)", &[&id]).unwrap();
+    for id in [id, second] {
+        scene.client.execute("SELECT webhook_unregister($1)", &[&id]).unwrap();
+    }
+}
+
+/// Another endpoint for the events of the scene, which accepts everything, and its id.
+fn witness(scene: &mut Scene<'_>) -> (Receiver, i64) {
+    let receiver = Receiver::start(|_, _| Reply::ok());
+    let (name, pattern) = (scene.sql("{}_witness"), scene.sql("{}.*"));
+    let (id, secret) = register(&mut scene.client, &name, &receiver.url(), &pattern, "");
+    receiver.trust(&secret);
+    (receiver, id)
 }
 
 #[test]
-fn nothing_but_failures_for_disable_after_disables_also_across_a_restart() {
+fn nothing_but_failures_for_disable_after_disables_also_across_a_restart_and_resuming_loses_nothing() {
     let cluster = Cluster::start(&[("webhook_pg.disable_after", "4s")]);
     let options = ", attempt_interval => '300 ms', max_attempts => 1000";
-    let mut scene = Scene::new(&cluster, "policy_failing", options, |_, _| Reply::status(500));
+    let broken = Arc::new(AtomicBool::new(true));
+    let answer = Arc::clone(&broken);
+    let mut scene = Scene::new(&cluster, "policy_failing", options, move |_, _| {
+        Reply::status(if answer.load(Ordering::Relaxed) { 500 } else { 200 })
+    });
+    let watcher = Receiver::start(|_, _| Reply::ok());
+    register(&mut scene.client, "policy_told", &watcher.url(), "webhook.endpoint_disabled", "");
     scene.insert(1..=12);
     wait_until("the record of failing is written", secs(20), || {
         let failing = scene.number("SELECT count(*) FROM webhook.failing");
@@ -67,6 +88,20 @@ fn nothing_but_failures_for_disable_after_disables_also_across_a_restart() {
     wait_until_disabled(&mut scene);
     assert!(state(&mut scene).1.contains("nothing but failures for 4 seconds"), "{:?}", state(&mut scene));
     assert_eq!(scene.number("SELECT count(*) FROM webhook.deliveries WHERE state = 'dead'"), 0);
+    wait_until("another endpoint hears of it", secs(10), || {
+        let told: Vec<_> = watcher.requests().iter().map(|request| request.json()).collect();
+        let ours = told.iter().filter(|body| body["data"]["id"] == scene.endpoint).count();
+        holds(ours == 1, || format!("{told:?}"))
+    });
+    let (witness, _) = witness(&mut scene);
+    scene.insert(13..=40);
+    witness.wait_for_rows(13..=40, secs(20));
+    assert!(scene.receiver.rows().iter().all(|row| *row <= 12), "a disabled endpoint was sent to");
+    broken.store(false, Ordering::Relaxed);
+    scene.run("SELECT webhook_resume(id) FROM webhook.endpoints WHERE name = '{}'");
+    scene.wait_until_drained(secs(30));
+    let ledger = scene.ledger();
+    assert!(ledger.lost.is_empty() && ledger.ghosts.is_empty() && ledger.committed.len() == 40, "{ledger:?}");
 }
 
 #[test]

@@ -24,7 +24,9 @@ fn a_failed_delivery_is_tried_until_2xx_with_the_same_id_and_body_and_a_fresh_ti
         assert_eq!(pair[0].text(), pair[1].text());
         assert!(pair[0].timestamp() < pair[1].timestamp(), "the timestamp is not fresh");
         let gap = pair[1].received - pair[0].received;
-        assert!(gap >= millis(1600), "a wait of 2 s ± 20 % took {gap:?}");
+        // And what a busy machine adds.
+        let most = millis(2400 + 600);
+        assert!(gap >= millis(1600) && gap <= most, "a wait of 2 s ± 20 % took {gap:?}");
     }
     scene.receiver.assert_all_signed();
     scene.wait_for_deliveries("delivered", 1);
@@ -89,7 +91,7 @@ fn a_connection_that_breaks_is_an_attempt_and_tried_again() {
     scene.wait_for_deliveries("delivered", 1);
     assert_eq!(scene.receiver.count(), 3, "an ambiguous try was repeated without a record");
     let query = "SELECT count(*) FROM webhook.attempts WHERE endpoint_id = (SELECT id FROM webhook.endpoints
-                  WHERE name = '{}') AND status IS NULL AND error IS NOT NULL";
+                  WHERE name = '{}') AND status IS NULL AND error LIKE 'reset: %outcome unknown%'";
     assert_eq!(scene.number(query), 2);
 }
 
