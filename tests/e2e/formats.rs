@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::Cluster;
 use crate::receiver::Receiver;
-use crate::scene::{Scene, register};
+use crate::scene::{Scene, create_table, register};
 use crate::wait::{holds, secs, wait_until};
 use crate::wire::{Reply, Request};
 
@@ -87,53 +87,72 @@ fn a_binary_cloud_event_stands_in_headers() {
 }
 
 #[test]
-fn every_request_of_a_rotation_verifies_with_the_old_or_the_new_secret_and_an_expired_one_signs_no_more() {
-    let mut scene = scene("formats_rotation", "");
-    scene.insert(1..=20);
-    let rotate = "SELECT webhook_rotate_secret($1, $2::text::interval)";
-    let rotated = |scene: &mut Scene<'_>, overlap: &str| -> String {
-        scene.client.query_one(rotate, &[&scene.endpoint, &overlap]).unwrap().get(0)
-    };
-    let second = rotated(&mut scene, "1 hour");
-    scene.receiver.trust(&second);
-    scene.insert(21..=40);
-    scene.receiver.wait_for_rows(1..=40, secs(20));
-    scene.receiver.assert_all_signed();
-    // Two sign now, and after a moment only the newest: nobody changes anything in between.
-    let third = rotated(&mut scene, "1 s");
-    scene.receiver.trust(&third);
-    let mut id = 41;
-    wait_until("one secret is left", secs(20), || {
-        scene.fence(id);
-        id += 1;
-        let last = scene.receiver.requests().pop().unwrap();
-        let signatures = last.header("webhook-signature").split(' ').count();
-        holds(signatures == 1, || format!("{signatures} sign"))
-    });
-    scene.receiver.assert_all_signed();
+fn an_endpoint_gets_the_events_of_all_its_patterns_from_several_tables_and_no_others() {
+    let mut scene = scene("formats_two", "");
+    create_table(&mut scene.client, "formats_three");
+    scene.run(
+        r#"SELECT webhook_update(id, '{"events": ["formats_two.created", "formats_three.deleted"]}')
+             FROM webhook.endpoints WHERE name = '{}'"#,
+    );
+    scene.run(
+        "INSERT INTO public.{} VALUES (1, 'a'); INSERT INTO public.formats_three VALUES (2, 'b');
+         UPDATE public.{} SET note = 'c'; DELETE FROM public.formats_three; DELETE FROM public.{};
+         INSERT INTO public.{} VALUES (3, 'd')",
+    );
+    scene.receiver.wait_for_rows([3], secs(20));
+    let got: Vec<(String, i64)> = scene
+        .receiver
+        .requests()
+        .iter()
+        .map(|request| (request.json()["type"].as_str().unwrap().to_owned(), request.row().unwrap()))
+        .collect();
+    let expected = [("formats_two.created", 1), ("formats_three.deleted", 2), ("formats_two.created", 3)];
+    assert_eq!(got, expected.map(|(kind, id)| (kind.to_owned(), id)));
+    scene.run("DROP TABLE public.formats_three");
 }
 
 #[test]
-fn a_preview_is_what_is_sent() {
-    let options = ", format => 'postback', encoding => 'json', signature => 'github', headers => '{\"x-key\": \"hush\"}'";
-    let mut scene = scene("formats_preview", options);
-    scene.insert([1]);
-    let request = first(&scene);
-    let query = "SELECT method, url, headers->>'x-key', headers->>'x-hub-signature-256', body
-                   FROM webhook_preview($1, $2::text::uuid)";
-    let preview = scene.client.query_one(query, &[&scene.endpoint, &request.id()]).unwrap();
-    assert_eq!(
-        (preview.get::<_, &str>(0), preview.get::<_, &str>(1)),
-        ("POST", scene.receiver.url().as_str())
+fn a_postback_configuration_is_limited_to_a_product_and_says_when_it_was_modified() {
+    let mut scene = scene("formats_product", "");
+    scene.run("ALTER TABLE public.{} ADD product_transaction_id text, ADD modified_ts timestamptz");
+    let url = scene.receiver.url();
+    let mut apply = |config: &str| -> serde_json::Value {
+        let query = "SELECT (webhook_apply($1::text::jsonb) -> 'postbackconfig')::text";
+        let text = format!("{{\"postbackconfig\": {config}}}");
+        serde_json::from_str(scene.client.query_one(query, &[&text]).unwrap().get(0)).unwrap()
+    };
+    let made = apply(&format!(
+        r#"{{"resource": "formats_product", "url": "{url}", "product_transaction_id": "p1", "on_create": "1"}}"#
+    ));
+    assert_eq!(made["product_transaction_id"], "p1");
+    assert_eq!(made["created_ts"], made["modified_ts"]);
+    let id = made["id"].as_i64().unwrap();
+    let mut attempts = 1;
+    wait_until("a change shows in modified_ts", secs(10), || {
+        attempts = attempts % 5 + 1;
+        let changed = apply(&format!(r#"{{"id": {id}, "number_of_attempts": {attempts}}}"#));
+        assert_eq!(changed["created_ts"], made["created_ts"]);
+        let later = changed["modified_ts"].as_i64() > made["modified_ts"].as_i64();
+        holds(later, || format!("{changed}"))
+    });
+    scene.run(
+        "INSERT INTO public.{} VALUES (1, 'a', 'p2', '2026-01-02 03:04:05+00'), (2, 'b', 'p1', '2026-01-02 03:04:06+00')",
     );
-    assert_eq!((request.header("x-key"), preview.get::<_, &str>(2)), ("hush", "***"));
-    // The preview is of the next attempt, if there were one.
-    let next = request.text().replace("\"number_of_attempts\":1", "\"number_of_attempts\":2");
-    let body: &str = preview.get(4);
-    assert!(body == request.text() || body == next, "{body}");
-    if body == request.text() {
-        assert_eq!(preview.get::<_, &str>(3), request.header("x-hub-signature-256"));
-    }
+    wait_until("three requests came", secs(20), || {
+        holds(scene.receiver.count() == 3, || format!("{}", scene.receiver.count()))
+    });
+    let postbacks: Vec<_> = scene
+        .receiver
+        .requests()
+        .iter()
+        .filter(|request| request.header("content-type") == "application/x-www-form-urlencoded")
+        .map(|request| fields(&request.text()))
+        .collect();
+    assert_eq!(postbacks.len(), 1);
+    let data =
+        r#"{"id":2,"note":"b","product_transaction_id":"p1","modified_ts":"2026-01-02T03:04:06+00:00"}"#;
+    assert_eq!(postbacks[0]["data"], data);
+    scene.client.execute("SELECT webhook_unregister($1)", &[&id]).unwrap();
 }
 
 #[test]

@@ -4,13 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::wait::{holds, millis, wait_until};
 use crate::wire::{self, Reply, Request, Wire};
 
 /// Decides the answer. `nth` counts the requests with this `webhook-id`, from 1.
 type Script = dyn Fn(&Request, usize) -> Reply + Send + Sync;
+
+/// No connection is idle for so long.
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A request and what became of it.
 #[derive(Debug, Clone)]
@@ -34,6 +37,8 @@ pub struct Receiver {
 
 struct Inner {
     script: Box<Script>,
+    /// How long a connection may be idle.
+    patience: Duration,
     record: Mutex<Record>,
     secrets: Mutex<Vec<String>>,
     broken: Mutex<Vec<String>>,
@@ -56,7 +61,15 @@ struct Record {
 impl Receiver {
     /// Listens for http.
     pub fn start(script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
-        Self::listen(None, Box::new(script))
+        Self::listen(None, FOREVER, Box::new(script))
+    }
+
+    /// The same, and closes connections that have been idle for so long.
+    pub fn start_impatient(
+        patience: Duration,
+        script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(None, patience, Box::new(script))
     }
 
     /// Listens for https with this certificate.
@@ -64,14 +77,15 @@ impl Receiver {
         tls: rustls::ServerConfig,
         script: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::listen(Some(Arc::new(tls)), Box::new(script))
+        Self::listen(Some(Arc::new(tls)), FOREVER, Box::new(script))
     }
 
-    fn listen(tls: Option<Arc<rustls::ServerConfig>>, script: Box<Script>) -> Self {
+    fn listen(tls: Option<Arc<rustls::ServerConfig>>, patience: Duration, script: Box<Script>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
         let address = listener.local_addr().expect("the port");
         let inner = Arc::new(Inner {
             script,
+            patience,
             record: Mutex::default(),
             secrets: Mutex::default(),
             broken: Mutex::default(),
@@ -211,8 +225,9 @@ impl Inner {
                 Err(_) => return,
             },
         };
-        let stop = || self.stopping.load(Ordering::Relaxed);
         loop {
+            let idle_since = Instant::now();
+            let stop = || self.stopping.load(Ordering::Relaxed) || idle_since.elapsed() >= self.patience;
             match wire::read_request(wire.as_mut(), &stop) {
                 Ok(Some(request)) => {
                     if !self.answer(wire.as_mut(), request) {
@@ -253,6 +268,10 @@ impl Inner {
                 (200, Vec::new(), String::new())
             }
             Reply::Close => return false,
+            Reply::Raw(bytes) => {
+                let _ = wire.write_all(bytes).and_then(|()| wire.flush());
+                return false;
+            }
             Reply::Reset => {
                 wire::reset_on_close(wire);
                 return false;

@@ -95,6 +95,8 @@ pub enum Reply {
     Close,
     /// The connection is reset without an answer.
     Reset,
+    /// These bytes, whatever they are; then the connection is closed in good order.
+    Raw(&'static [u8]),
 }
 
 impl Reply {
