@@ -35,6 +35,8 @@ const CLOSED_V6: [(&str, &str); 4] = [
 ];
 
 const MAPPED: u128 = 0xffff_0000_0000;
+/// 64:ff9b::/96: what DNS64 makes of an IPv4 address.
+const NAT64: u128 = 0x0064_ff9b << 96;
 
 fn v4(text: &str) -> u32 {
     text.split('.').fold(0, |bits, part| bits << 8 | part.parse::<u32>().unwrap())
@@ -57,8 +59,10 @@ fn closed_v4(bits: u32) -> bool {
 }
 
 fn closed_v6(bits: u128) -> bool {
-    if (MAPPED..=MAPPED | u128::from(u32::MAX)).contains(&bits) {
-        return closed_v4(bits as u32);
+    for carrier in [MAPPED, NAT64] {
+        if (carrier..=carrier | u128::from(u32::MAX)).contains(&bits) {
+            return closed_v4(bits as u32);
+        }
     }
     let within = |(first, last): &(&str, &str)| v6(first) <= bits && bits <= v6(last);
     !within(&OPEN_V6) || CLOSED_V6.iter().any(within)
@@ -80,7 +84,9 @@ fn some_v6() -> impl Strategy<Value = u128> {
     });
     let global = any::<u128>().prop_map(|bits| bits >> 3 | 1 << 125);
     let low = any::<u128>().prop_map(|bits| bits >> 8);
-    prop_oneof![any::<u128>(), border, global, low, some_v4().prop_map(|bits| MAPPED | u128::from(bits))]
+    let carried = |carrier: u128| some_v4().prop_map(move |bits| carrier | u128::from(bits));
+    let beside = (-2_i128..=2).prop_map(|off| NAT64.wrapping_add_signed(off));
+    prop_oneof![any::<u128>(), border, global, low, carried(MAPPED), carried(NAT64), beside]
 }
 
 /// The IPv6 addresses that carry this IPv4 address: NAT64, local NAT64, 6to4, Teredo server and client, compatible,
@@ -114,10 +120,11 @@ proptest! {
     }
 
     #[test]
-    fn no_tunnel_to_any_address_is_open(inner in some_v4(), rest: u64) {
+    fn no_tunnel_to_any_address_is_open_but_that_of_dns64_to_a_public_one(inner in some_v4(), rest: u64) {
         for bits in tunnels(inner, rest) {
             let ip = IpAddr::from(Ipv6Addr::from_bits(bits));
-            prop_assert!(refused(ip).is_some() && closed_v6(bits), "{ip}");
+            let is_open = bits == NAT64 | u128::from(inner) && !closed_v4(inner);
+            prop_assert_eq!((refused(ip).is_none(), !closed_v6(bits)), (is_open, is_open), "{}", ip);
         }
     }
 
