@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::scene::Scene;
-use crate::site::status;
+use crate::site::{run, status};
 use crate::wait::secs;
 use crate::wire::Reply;
 
@@ -56,12 +56,18 @@ fn dropping_the_extension_does_not_wait_for_hanging_requests() {
 
 #[test]
 fn dropping_the_extension_without_cascade_names_the_attached_tables() {
-    let scene = Scene::accepting("lifecycle_attached");
-    let mut client = scene.cluster.connect();
+    // In a database of its own: PostgreSQL names a hundred objects at most, and other tests attach tables.
+    let cluster = Cluster::shared();
+    let mut owner = cluster.connect();
+    run(&mut owner, "CREATE DATABASE lifecycle_attached");
+    let mut client = cluster.connect_to("lifecycle_attached");
+    let set_up = "CREATE EXTENSION webhook_pg; CREATE TABLE lifecycle_attached (id int); SELECT webhook_attach('lifecycle_attached', key => '{id}')";
+    client.batch_execute(set_up).expect("attach a table");
     let error = client.batch_execute("DROP EXTENSION webhook_pg").expect_err("a table is attached");
     let error = error.as_db_error().expect("an error of the server");
     assert_eq!(error.code().code(), "2BP01");
     assert!(error.detail().unwrap_or_default().contains("lifecycle_attached"), "{error:?}");
+    run(&mut owner, "DROP DATABASE lifecycle_attached WITH (FORCE)");
 }
 
 #[test]

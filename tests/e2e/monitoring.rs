@@ -78,7 +78,7 @@ fn promtool_accepts_the_metrics_without_a_warning_whatever_endpoints_are_called(
         .client
         .execute("SELECT webhook_update($1, jsonb_build_object('name', $2::text))", &[&endpoint, &name])
         .unwrap();
-    wait_until("the durations are saved", secs(5), || {
+    wait_until("the durations are saved", secs(20), || {
         let text = metrics(&mut scene.client);
         let labels = format!(r#"{{endpoint="quoted \" back\\slash é",endpoint_id="{endpoint}"}}"#);
         for sample in [format!("webhook_pg_delivered_total{labels} 3"), "webhook_pg_worker_up 1".to_owned()] {

@@ -163,7 +163,7 @@ fn limited(rate: u32) -> World {
 fn a_rate_limit_holds_in_every_second_and_is_used_up() {
     for rate in [1, 7, 50, 300] {
         let mut world = limited(rate);
-        world.emit("a.created", 150);
+        world.emit("a.created", 2000);
         world.advance(20 * SECOND);
         let most = busiest_second(&world, 2);
         let rate = usize::try_from(rate).unwrap();
