@@ -87,7 +87,8 @@ impl Reading for Log {
             state: State::Active,
         };
         let all = (1..=self.endpoints).map(endpoint);
-        all.map(|endpoint| Registered { endpoint, position: None, failing_since: None }).collect()
+        all.map(|endpoint| Registered { endpoint: Arc::new(endpoint), position: None, failing_since: None })
+            .collect()
     }
     fn figures(&mut self, _: &[i64]) -> Vec<(i64, Figures)> {
         Vec::new()

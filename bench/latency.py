@@ -86,6 +86,7 @@ def main() -> int:
     arguments.add_argument("--waiting", type=int, default=1000, help="events that wait for each of them already")
     arguments.add_argument("--healthy", type=int, default=0, help="endpoints beside the measured one that want the same and answer")
     arguments.add_argument("--scoped", type=int, default=0, help="endpoints that want other locations than that of the changes")
+    arguments.add_argument("--updates", action="store_true", help="one of the --scoped endpoints is updated once a second meanwhile")
     options = arguments.parse_args()
     steal = processes.Steal()
     receiver = sink.Sink()
@@ -185,8 +186,21 @@ def main() -> int:
     for rate in map(int, options.rates.split(",")):
         psql.progress(f"{rate}/s for {options.seconds} s")
         prober = sink.probe(receiver.port, 0.02, options.seconds)
+        if options.updates:
+            worker = int(psql.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'webhook_pg worker'"))
+            before = processes.cpu_us(worker)
+            update = """SELECT webhook_update(id, '{{"max_attempts": {n}}}') FROM webhook.endpoints WHERE name = 'elsewhere{n}'; SELECT pg_sleep(1);"""
+            updating = subprocess.Popen([*psql.PSQL, "-c", "SET client_min_messages = error"] + [
+                argument for n in range(1, options.seconds + 1) for argument in ("-c", update.format(n=n))
+            ])
         count = write(next_id, rate, options.seconds, acknowledged)
         prober.join()
+        if options.updates:
+            if updating.wait() != 0:
+                sys.exit("an update failed")
+            used = processes.cpu_us(worker) - before
+            psql.progress("")
+            print(f"{options.seconds} updates of endpoints: {used / 1000 / options.seconds:.1f} ms of the worker's CPU a second, its deliveries included")
         if options.off:
             psql.execute("ALTER SYSTEM RESET webhook_pg.enabled; SELECT pg_reload_conf()")
         if options.backlog:

@@ -311,7 +311,7 @@ impl Lane {
     /// Takes over a new configuration. What it has learned holds for the old one only.
     pub fn change(&mut self, endpoint: Arc<Endpoint>, failing_since: Option<Timestamp>) {
         let forgiven = self.saved_failing.is_some() && failing_since.is_none();
-        if *self.endpoint != *endpoint || forgiven {
+        if self.endpoint != endpoint || forgiven {
             self.breaker = Breaker::restored(failing_since);
             self.saved_failing = failing_since;
         }

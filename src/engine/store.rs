@@ -16,7 +16,7 @@ use crate::settings::Settings;
 #[derive(Debug, Clone)]
 pub struct Registered {
     /// Where and how to send.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     /// Its own position; `None` follows the head.
     pub position: Option<Position>,
     /// Since when it has only failed, as the engine wrote it (`Ledger::failing`).

@@ -57,7 +57,7 @@ impl Selection {
 
     /// Takes over the endpoints that have one.
     pub(super) fn learn(&mut self, registered: &[Registered]) {
-        let selective = || registered.iter().map(|entry| &entry.endpoint).filter(|e| e.is_selective);
+        let selective = || registered.iter().map(|entry| &*entry.endpoint).filter(|e| e.is_selective);
         self.endpoints = selective().map(|e| (e.id, e.events.clone())).collect();
         self.scopes = Scopes::default();
         self.others_by_type.clear();

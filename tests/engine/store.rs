@@ -130,7 +130,7 @@ impl Reading for Database {
         let active = self.endpoints.values().filter(|entry| entry.endpoint.state != Mode::Inactive);
         active
             .map(|entry| Registered {
-                endpoint: entry.endpoint.clone(),
+                endpoint: Arc::new(entry.endpoint.clone()),
                 position: self.positions.get(&entry.endpoint.id).cloned(),
                 failing_since: self.failing.get(&entry.endpoint.id).copied(),
             })

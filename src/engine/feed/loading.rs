@@ -40,7 +40,6 @@ impl Desk<'_> {
     fn load_endpoint(&mut self, Registered { endpoint, position, failing_since }: Registered) {
         let id = endpoint.id;
         let runs = endpoint.state == endpoint::State::Active;
-        let endpoint = Arc::new(endpoint);
         if !self.lanes.contains(id) {
             let mut lane = Lane::new(Arc::clone(&endpoint), position.clone(), failing_since);
             let own = self.flights.iter().filter(|(_, flight)| flight.lane == id);

@@ -2,6 +2,7 @@
 //! is read in full: a configuration takes a tenth of a millisecond.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pgrx::prelude::*;
 
@@ -14,7 +15,7 @@ use crate::pg::rows::*;
 
 /// Endpoints by their ids, each with the version of its rows that it was read from.
 #[derive(Default)]
-pub(super) struct Registry(HashMap<i64, (String, Endpoint)>);
+pub(super) struct Registry(HashMap<i64, (String, Arc<Endpoint>)>);
 
 impl Registry {
     /// Forgets all: settings changed that endpoints follow.
@@ -45,7 +46,7 @@ impl SpiReading<'_, '_> {
             }
             match position(row, 4) {
                 Ok(position) => Some(Registered {
-                    endpoint: endpoint.clone(),
+                    endpoint: Arc::clone(endpoint),
                     position,
                     failing_since: cell(row, 7).map(timestamp),
                 }),
@@ -67,7 +68,7 @@ impl SpiReading<'_, '_> {
     fn read_changed(
         &self,
         changed: Vec<(i64, String, String)>,
-        found: &mut HashMap<i64, (String, Endpoint)>,
+        found: &mut HashMap<i64, (String, Arc<Endpoint>)>,
     ) {
         if changed.is_empty() {
             return;
@@ -86,7 +87,7 @@ impl SpiReading<'_, '_> {
                     if !has_secrets && endpoint.state == State::Active {
                         endpoint.state = State::Paused;
                     }
-                    found.insert(id, (version, endpoint));
+                    found.insert(id, (version, Arc::new(endpoint)));
                 }
                 Err(error) => warning!("webhook_pg: endpoint {id} is not served: {error}"),
             }
