@@ -71,11 +71,27 @@ impl Durability {
         unsafe {
             let xmin = u64::from((*pg_sys::GetActiveSnapshot()).xmin.into_inner());
             let next = pg_sys::ReadNextFullTransactionId().value;
-            pg_sys::XLogFlush(pg_sys::GetXLogInsertRecPtr());
+            pg_sys::XLogFlush(end_before(pg_sys::GetXLogInsertRecPtr(), pg_sys::wal_segment_size as u64));
             // The snapshot's 32-bit xmin lies at most 2^31 behind the next 64-bit id.
             let behind = (next as u32).wrapping_sub(xmin as u32);
             self.all_below = next - u64::from(behind);
         }
         self.asked = 0;
+    }
+}
+
+/// Where the last record ends when the next one begins here. At the start of a page that lies behind the page's header, which is
+/// written with the record: a flush up to there is an error ("request to flush past end of generated WAL").
+/// `GetXLogInsertEndRecPtr` says it, but is younger than many minor releases.
+fn end_before(next: pg_sys::XLogRecPtr, segment_size: u64) -> pg_sys::XLogRecPtr {
+    let first_of_segment = size_of::<pg_sys::XLogLongPageHeaderData>() as u64;
+    // MAXALIGN(sizeof) in C.
+    let of_page = size_of::<pg_sys::XLogPageHeaderData>().next_multiple_of(8) as u64;
+    if next % segment_size == first_of_segment {
+        next - first_of_segment
+    } else if next % u64::from(pg_sys::XLOG_BLCKSZ) == of_page {
+        next - of_page
+    } else {
+        next
     }
 }

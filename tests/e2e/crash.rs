@@ -196,6 +196,9 @@ fn a_writer_that_is_killed_before_its_commit_sends_nothing() {
     scene.run("BEGIN; INSERT INTO public.{} VALUES (1, 'never committed')");
     let backend = scene.number("SELECT pg_catalog.pg_backend_pid()::bigint");
     kill("KILL", u32::try_from(backend).unwrap());
+    // Until the server has noticed, it lets people in whom it will throw out.
+    let noticed = || cluster.log().contains("terminated by signal 9");
+    wait_until("the server has noticed", secs(20), || holds(noticed(), || "nothing in its log".into()));
     wait_until("the server is back", secs(20), || match cluster.try_connect() {
         Ok(mut client) => holds(client.batch_execute("SELECT 1").is_ok(), || "a broken session".into()),
         Err(e) => Err(e.to_string()),

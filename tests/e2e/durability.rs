@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use postgres::Client;
+
 use crate::cluster::{Cluster, Stop};
 use crate::scene::Scene;
 use crate::wait::{holds, millis, secs, wait_until};
@@ -56,6 +58,39 @@ fn a_row_that_is_committed_asynchronously_is_delivered_without_waiting_for_the_w
     scene.run("SET synchronous_commit = off");
     scene.insert([2]);
     scene.receiver.wait_for_rows([2], secs(2));
+}
+
+/// Writes into the WAL until it ends where a page ends: the next record begins behind the next page's header.
+fn fill_page(client: &mut Client) {
+    const PAGE: i64 = 8192;
+    const SEGMENT: i64 = 16 << 20;
+    /// Headers of the record and of the message, and the prefix's final zero.
+    const OVERHEAD: i64 = 24 + 5 + 24 + 1;
+    wait_until("the WAL ends with a page", secs(20), || {
+        let query = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint";
+        let at: i64 = client.query_one(query, &[]).unwrap().get(0);
+        if at % SEGMENT == 40 || at % PAGE == 24 {
+            return Ok(());
+        }
+        let left = PAGE - at % PAGE;
+        // A short message has a shorter header.
+        let length = i32::try_from(if left < 1000 { 1000 } else { left - OVERHEAD }).unwrap();
+        client.execute("SELECT pg_logical_emit_message(false, '', repeat('x', $1))", &[&length]).unwrap();
+        Err(format!("it ended {left} bytes before the end of one"))
+    });
+}
+
+#[test]
+fn a_worker_that_starts_when_the_wal_ends_with_a_page_sends_what_waits() {
+    let cluster = Cluster::start(&[]);
+    let mut scene = Scene::new(&cluster, "durability_page", "", |_, _| Reply::ok());
+    cluster.set("webhook_pg.enabled", "off");
+    scene.insert([1]);
+    fill_page(&mut scene.client);
+    cluster.set("webhook_pg.enabled", "on");
+    scene.receiver.wait_for_rows([1], secs(20));
+    let log = cluster.log();
+    assert!(!log.contains("request to flush past end"), "{log}");
 }
 
 #[test]

@@ -107,8 +107,7 @@ fn attaching_needs_the_right_to_create_triggers() {
     scene.run(
         "CREATE ROLE privileges_attach;
          CREATE TABLE public.privileges_attach_2 (id int PRIMARY KEY);
-         GRANT USAGE ON SCHEMA webhook TO privileges_attach;
-         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO privileges_attach",
+         SELECT webhook_grant('publisher', 'privileges_attach')",
     );
     let mut low = scene.cluster.connect();
     low.batch_execute("SET ROLE privileges_attach").unwrap();
@@ -116,7 +115,7 @@ fn attaching_needs_the_right_to_create_triggers() {
     assert_eq!(refusal(&mut low, "SELECT webhook_detach('public.privileges_attach')"), "42501");
     drop(low);
     scene.run(
-        "DROP TABLE public.privileges_attach_2; DROP OWNED BY privileges_attach; DROP ROLE privileges_attach",
+        "DROP TABLE public.privileges_attach_2; SELECT webhook_grant('none', 'privileges_attach'); DROP ROLE privileges_attach",
     );
 }
 

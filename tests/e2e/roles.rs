@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use postgres::Client;
 use postgres::error::DbError;
@@ -14,12 +13,6 @@ use crate::scene::Scene;
 use crate::wait::secs;
 use crate::wire::Reply;
 
-/// DROP OWNED takes rights on the same objects as webhook_grant, in another order.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static RIGHTS: Mutex<()> = Mutex::new(());
-    RIGHTS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A role of the shared cluster with these bundles, and a session as that role. Dropped at the end, rights and all.
 struct Role {
     name: String,
@@ -28,7 +21,6 @@ struct Role {
 
 impl Role {
     fn new(name: &str, bundles: &[&str]) -> Self {
-        let _alone = one_at_a_time();
         let mut client = Cluster::shared().connect();
         let grants: String =
             bundles.iter().map(|b| format!("; SELECT webhook_grant('{b}', '{name}')")).collect();
@@ -66,11 +58,11 @@ impl Role {
 
 impl Drop for Role {
     fn drop(&mut self) {
-        let _alone = one_at_a_time();
+        // DROP OWNED changes what webhook_grant changes, which lets nobody else do so before its transaction has ended.
         let name = &self.name;
         let _ = Cluster::shared().connect().batch_execute(&format!(
             "SELECT webhook_unregister(id) FROM webhook.endpoints WHERE owner = '{name}'::regrole;
-             DROP OWNED BY {name}; DROP ROLE {name}"
+             SELECT webhook_grant('none', '{name}'); DROP OWNED BY {name}; DROP ROLE {name}"
         ));
     }
 }
