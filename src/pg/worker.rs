@@ -365,7 +365,8 @@ impl Worker {
     /// launcher sends another one when that may have changed.
     fn table_to_serve(&mut self) -> Option<u32> {
         // Two transactions: catalogs are seen as they are, tables as they were when the transaction began.
-        let found = transaction(|| Ok(endpoint_table())).and_then(|table| match table {
+        let seen = transaction(|| Ok(endpoint_table()));
+        let found = seen.clone().and_then(|table| match table {
             Some(table) => {
                 let installation = transaction(|| Ok(private_table(c"installation")));
                 INSTALLATION_TABLE.store(installation.ok().flatten().unwrap_or(0), Ordering::Relaxed);
@@ -377,26 +378,32 @@ impl Worker {
             Ok(Ok(table)) => {
                 roster::serving();
                 // At every poll anew: ALTER EXTENSION UPDATE makes it fit.
-                version::check().map_err(|trouble| self.cannot_serve(&trouble)).is_ok().then_some(table)
+                match version::check() {
+                    Ok(()) => Some(table),
+                    Err(trouble) => self.cannot_serve(table, &trouble),
+                }
             }
             Ok(Err(state)) => {
                 roster::end_as(state);
                 end()
             }
-            Err(trouble) => {
-                self.cannot_serve(&trouble);
-                None
-            }
+            Err(trouble) => self.cannot_serve(seen.ok().flatten().unwrap_or(0), &trouble),
         }
     }
 
-    /// What is in the way may be that the extension went a moment ago.
-    fn cannot_serve(&mut self, trouble: &str) {
-        if transaction(|| Ok(endpoint_table())) == Ok(None) {
-            roster::end_as(State::Absent);
-            end()
+    /// What is in the way may be that the extension with this table went a moment ago, and that there is another one by now.
+    fn cannot_serve(&mut self, table: u32, trouble: &str) -> Option<u32> {
+        match transaction(|| Ok(endpoint_table())) {
+            Ok(None) => {
+                roster::end_as(State::Absent);
+                end()
+            }
+            Ok(Some(now)) if table != 0 && now != table => self.table_to_serve(),
+            _ => {
+                self.stops(trouble);
+                None
+            }
         }
-        self.stops(trouble);
     }
 
     fn start_engine(&mut self, table: u32) -> Option<Engine> {
