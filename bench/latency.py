@@ -247,11 +247,18 @@ def main() -> int:
     )
     begun = {int(key): [float(at)] for key, at in attempts}
 
+    parts = [(f"{rate}/s", rate, identities) for rate, identities in ranges.items()]
+    if options.beside:
+        # What waits for the transaction's WAL, and what waits for its deliveries.
+        ended = float(psql.value("SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000 FROM bulk LIMIT 1"))
+        parts += [
+            (f"{name}, {when} the COMMIT beside", rate, [key for key in identities if key in sent and (sent[key] > ended) == (when == "after")])
+            for name, rate, identities in parts for when in ("before", "after")
+        ]
     body = []
-    lost = 0
-    for rate, identities in ranges.items():
+    lost = sum(key not in arrived for identities in ranges.values() for key in identities)
+    for part, rate, identities in parts:
         got = [key for key in identities if key in arrived]
-        lost += len(identities) - len(got)
         twice = sum(len(arrived[key]) - 1 for key in got)
         for name, since, until in (
             ("statement sent → commit acknowledged", sent, acknowledged),
@@ -263,7 +270,7 @@ def main() -> int:
             waits = [(until[key][0] - since[key]) / 1000 for key in got if key in until]
             shown = [f"{psql.percentile(waits, share):.2f}" for share in (0.5, 0.99, 1.0)] if waits else ["–"] * 3
             shown.insert(1, usual(waits, rate))
-            body.append([f"{rate}/s, {name}", len(got), *shown, len(identities) - len(got), twice])
+            body.append([f"{part}, {name}", len(got), *shown, len(identities) - len(got), twice])
     body.append(
         ["a bare request → receiver", len(bare), f"{psql.percentile(bare, 0.5):.2f}", "", *(f"{psql.percentile(bare, p):.2f}" for p in (0.99, 1.0)), "", ""]
     )
