@@ -67,7 +67,7 @@ impl Durability {
 
     fn flush_all(&mut self) {
         // SAFETY: read by a process that is connected to shared memory and has an active snapshot. Whatever the
-        // snapshot sees was inserted into the WAL before the insert position is read.
+        // snapshot sees was inserted into the WAL before the insert position is read. The size of segments never changes.
         unsafe {
             let xmin = u64::from((*pg_sys::GetActiveSnapshot()).xmin.into_inner());
             let next = pg_sys::ReadNextFullTransactionId().value;
