@@ -1,5 +1,5 @@
-"""What pruning costs: events deleted per second, how long single-row transactions take meanwhile, and how large the tables
-are when as many events come as go, with and without a transaction that holds its snapshot.
+"""What pruning costs: events deleted per second, and how long single-row transactions take meanwhile, with and without a
+transaction that holds its snapshot.
 
 Deliveries are made up in SQL and nothing is sent: what is measured is the worker's pruning beside writers.
 """
@@ -40,7 +40,6 @@ CHECKPOINT;
 """
 INSERT = "INSERT INTO contact (name, email) VALUES ('Wilhelmine Featherstonehaugh', 'wilhelmine@mail.example.com');"
 OLD = "SELECT count(*) FROM webhook.outbox WHERE occurred_at < now() - interval '1 hour'"
-SIZE = "SELECT pg_total_relation_size('webhook.outbox') + pg_total_relation_size('webhook.delivery')"
 
 
 def latencies(seconds: int) -> tuple[float, float]:
@@ -91,14 +90,6 @@ def main() -> None:
         holder.stdin.close()
         holder.wait()
     print(psql.table(["", "events/s", "insert p50 ms", "p99 ms"], lines))
-    # As many come as go: what is deleted is used again after each VACUUM.
-    sizes = []
-    refill = FILL.replace("TRUNCATE webhook.outbox, webhook.delivery;", "DELETE FROM webhook.outbox;")
-    for _ in range(6):
-        psql.execute(refill.format(events=options.events // 6))
-        psql.wait_until("the end of pruning", lambda: psql.value(OLD) == "0", 600)
-        sizes.append(int(psql.value(SIZE)) / 1e6)
-    print(f"Size after each of six rounds of {options.events // 6:,} events: " + ", ".join(f"{mb:.0f}" for mb in sizes) + " MB.")
     print(steal)
 
 

@@ -11,6 +11,7 @@
 //! `docs/architecture.md` argues the design; `tests/architecture.rs` holds the walls.
 
 pub mod comparable;
+pub mod complaints;
 pub mod config;
 pub mod endpoint;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod format;
 pub mod outcome;
 pub mod position;
 pub mod request;
+pub mod restart;
 pub mod retention;
 pub mod retry;
 pub mod scope;

@@ -160,7 +160,9 @@ BEGIN
                        AND (head.upto IS NULL OR o.seq > head.seq OR NOT pg_visible_in_snapshot(o.xid, head.upto))
                      LIMIT 10000) AS o
      WHERE head.endpoint_id = 0;
+    -- Positions are saved a second after the outcomes.
     RETURN QUERY SELECT 'backlog', coalesce(oldest > now() - interval '1 minute', true), CASE WHEN n = 0 THEN 'All events have been read.'
+        WHEN oldest > now() - interval '2 seconds' THEN format('%s events of the last two seconds are not known to be read yet.', n)
         ELSE format('%s%s events have not been read, the oldest since %s.', n, CASE WHEN n = 10000 THEN ' or more' END, oldest) END;
 
     -- A day before events are dropped, or half of max_backlog_age if that is shorter. Only endpoints that lag behind have

@@ -71,6 +71,8 @@ pub struct Dispatcher<S, T> {
     write_after: Timestamp,
     /// When positions may be saved again.
     positions_after: Timestamp,
+    /// Outcomes were written since positions were noted: there is something to save.
+    settled_since: bool,
     /// Where the last turn stopped handing out slots, for each class of endpoints.
     turn_of: [i64; 3],
     /// The same of reading, for lanes that read for themselves and for those that are due.
@@ -127,6 +129,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             at_risk: 0,
             write_after: Timestamp::MIN,
             positions_after: Timestamp::MIN,
+            settled_since: false,
             turn_of: [0; 3],
             own_from: 0,
             due_from: 0,
@@ -333,6 +336,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             .flatten()
             .chain(self.group_due_at())
             .chain(self.held_at())
+            .chain(self.positions_at())
             .chain(self.figures_at())
             .map(|at| until(at, now))
             .min();

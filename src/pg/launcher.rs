@@ -28,6 +28,7 @@ use super::databases::{self, Wanted};
 use super::log::Log;
 use super::roster::{self, Slot, State};
 use super::{guc, worker};
+use crate::restart::{FIRST_WAIT, Restarts};
 
 /// What pg_stat_activity shows as `backend_type`.
 const LAUNCHER_TYPE: &str = "webhook_pg launcher";
@@ -40,10 +41,6 @@ const LONG_LOOK: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// A worker that was told to end and did not within this time is terminated.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
-/// A worker that fails after it ran for so long starts its failures anew.
-const GOOD_RUN: Duration = Duration::from_secs(10);
-/// Wait after the first failure in a row; it doubles with each, five times.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// pg_database is looked at at least so often, whatever `poll_interval` is.
 const MAX_POLL: Duration = Duration::from_secs(30);
 
@@ -111,7 +108,7 @@ struct Entry {
     has_extension: bool,
     /// Somebody asked for a look while a worker ran.
     asked: bool,
-    failures: u32,
+    restarts: Restarts,
 }
 
 impl Entry {
@@ -126,7 +123,7 @@ impl Entry {
             due: Some(now),
             has_extension: false,
             asked: false,
-            failures: 0,
+            restarts: Restarts::default(),
         }
     }
 
@@ -134,19 +131,14 @@ impl Entry {
     fn ended(&mut self, state: State, now: Instant) {
         self.running = false;
         self.stopping = None;
-        if now - self.since > GOOD_RUN {
-            self.failures = 0;
-        }
+        self.restarts.ran_for(now - self.since);
         self.due = match state {
             State::Absent | State::Copy => {
                 self.has_extension = false;
                 self.asked.then_some(now)
             }
             State::Stopped => Some(now),
-            State::Failed => {
-                self.failures += 1;
-                Some(now + FIRST_WAIT * (1 << (self.failures - 1).min(5)))
-            }
+            State::Failed => Some(now + self.restarts.failed()),
             _ => Some(now + FIRST_WAIT),
         };
         self.asked = false;

@@ -1,24 +1,21 @@
-//! What a background process complains about: the same once a minute, and not more than a few different things.
+//! The log of a background process.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pgrx::prelude::*;
 
-/// How often the same trouble is logged at most.
-const INTERVAL: Duration = Duration::from_secs(60);
-/// Different troubles a minute.
-const MAX_LINES: usize = 10;
+use crate::complaints::Complaints;
 
-/// The complaints of one process.
+/// What one process says in the server's log.
 pub struct Log {
     process: &'static str,
-    told: Vec<(String, Instant)>,
+    complaints: Complaints,
 }
 
 impl Log {
     /// The log of a process of this name.
     pub fn new(process: &'static str) -> Self {
-        Self { process, told: Vec::new() }
+        Self { process, complaints: Complaints::default() }
     }
 
     /// Logs a trouble, unless it was logged within the last minute.
@@ -28,11 +25,8 @@ impl Log {
 
     /// The same for a trouble whose text changes while it lasts: `subject` says which it is.
     pub fn warn_once(&mut self, subject: &str, trouble: &str) {
-        let now = Instant::now();
-        self.told.retain(|(_, at)| now - *at < INTERVAL);
-        if self.told.len() < MAX_LINES && !self.told.iter().any(|(told, _)| told == subject) {
+        if self.complaints.admits(subject, Instant::now()) {
             warning!("{}: {trouble}", self.process);
-            self.told.push((subject.to_owned(), now));
         }
     }
 }

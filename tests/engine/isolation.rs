@@ -69,10 +69,10 @@ fn many_endpoints_that_catch_up_are_read_for_in_turns() {
     world.advance(10 * MINUTE);
     assert!(world.is_drained());
     assert!((1..=41).all(|id| received(&world, id) == 60));
-    // Twelve chunks: four of the head's, eight of all others.
+    // Six chunks: four of the head's, two of all others.
     let counts = world.db().counts;
-    assert!(counts.most_fetched <= 12 * 64, "{} events in one read", counts.most_fetched);
-    assert!(counts.most_asked <= 16, "{} endpoints in one read", counts.most_asked);
+    assert!(counts.most_fetched <= 6 * 64, "{} events in one read", counts.most_fetched);
+    assert!(counts.most_asked <= 8, "{} endpoints in one read", counts.most_asked);
 }
 
 #[test]

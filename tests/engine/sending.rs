@@ -127,6 +127,25 @@ fn an_endpoint_that_is_made_inactive_and_active_between_two_looks_starts_at_the_
 }
 
 #[test]
+fn what_was_delivered_lies_before_the_saved_position_after_a_second_and_nothing_is_written_any_more() {
+    // No poll comes in time.
+    let patient = Settings { poll_interval: std::time::Duration::from_secs(3600), ..settings() };
+    let mut world = World::new(patient, TINY, 7);
+    world.register(endpoint(1, &["*"]));
+    world.advance(SECOND);
+    world.emit("a.created", 1);
+    world.advance(100 * MILLISECOND);
+    world.emit("a.created", 4);
+    let emitted = world.db().snapshot();
+    world.advance(2 * SECOND);
+    assert_eq!(received(&world, 1), 5);
+    assert!(emitted.is_within(&world.db().positions[&0].done), "events look unread");
+    let writes = world.db().counts.writes;
+    world.advance(MINUTE);
+    assert_eq!(world.db().counts.writes, writes);
+}
+
+#[test]
 fn a_position_that_starts_at_the_present_is_not_overwritten_before_it_was_read() {
     let mut world = tiny();
     // Keeps the head going, so that the other lags.

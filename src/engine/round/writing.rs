@@ -37,6 +37,16 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             || 4 * outcomes.len() >= self.settings.max_in_flight
             || self.group_due_at().is_some_and(|at| at <= now)
             || self.held_at().is_some_and(|at| at <= now)
+            || self.are_positions_due(now)
+    }
+
+    /// When to save positions that the last outcomes have moved.
+    pub(super) fn positions_at(&self) -> Option<Timestamp> {
+        (self.settled_since && !self.endpoints_changed).then_some(self.positions_after)
+    }
+
+    fn are_positions_due(&self, now: Timestamp) -> bool {
+        self.positions_at().is_some_and(|at| at <= now)
     }
 
     /// When to try again to write what is held.
@@ -71,8 +81,8 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
             self.ledger.settled.extend(settled);
             self.landed.extend(landed);
         }
-        // Positions alone can wait for the safety scan: an idle worker must not consume transaction ids.
-        if self.ledger.settled.is_empty() && !turn.poll {
+        // Positions alone are written when outcomes have moved them, for those who look at the backlog, or at the safety scan.
+        if self.ledger.settled.is_empty() && !turn.poll && !self.are_positions_due(turn.now) {
             return true;
         }
         self.ledger.positions.clear();
@@ -81,6 +91,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         // not be overwritten.
         if !turn.endpoints_changed && (turn.poll || turn.now >= self.positions_after) {
             self.note_positions();
+            self.settled_since = false;
             self.positions_after = turn.now.saturating_add(micros(SAVE_EVERY));
         }
         if self.ledger.is_empty() {
@@ -144,6 +155,7 @@ impl<S: Store, T: Transport> Dispatcher<S, T> {
         self.ledger.disabled.dedup_by_key(|(id, _)| *id);
         self.ledger.failing = ledger.failing.into_iter().filter(|(id, _)| !is_free(id)).collect();
         self.at_risk += written.len();
+        self.settled_since |= !written.is_empty();
         for (settled, (id, task)) in written {
             let Some(lane) = self.lanes.get_mut(id) else { continue };
             lane.flying.remove(&settled.place);
