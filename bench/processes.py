@@ -1,7 +1,10 @@
 """CPU time and memory of the cluster's processes, from /proc. The kernel counts in ticks of 10 ms."""
 
+import bisect
 import os
 import pathlib
+import threading
+import time
 
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 
@@ -31,6 +34,30 @@ class Steal:
     def __str__(self) -> str:
         steal, total = (after - before for before, after in zip(self._before, self._read()))
         return f"Taken away by the host meanwhile: {100 * steal / max(1, total):.0f} % of CPU time."
+
+
+class QuietTimes(threading.Thread):
+    """When the host took nothing away. The kernel counts that in ticks of 10 ms, so what is quiet has no tick within
+    `MARGIN_US` on either side."""
+
+    MARGIN_US = 250_000
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self._times, self._ticks = [], []
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            ticks, _ = Steal._read()
+            if not self._ticks or ticks != self._ticks[-1]:
+                self._times.append(time.time_ns() // 1000)
+                self._ticks.append(ticks)
+            time.sleep(0.01)
+
+    def has(self, since_us: float, until_us: float) -> bool:
+        first = bisect.bisect_left(self._times, since_us - self.MARGIN_US)
+        return first == bisect.bisect_right(self._times, until_us + self.MARGIN_US)
 
 
 def postmaster() -> int:
