@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State};
-use webhook_pg::engine::round::Turn;
 use webhook_pg::engine::{
     Asked, Audience, Completion, Dispatcher, DueDelivery, Held, Job, Kind, Ledger, Part, Pending, Plan,
-    Reading, Registered, Slice, Store, Transport,
+    Reading, Registered, Slice, Store, Transport, Turn,
 };
 use webhook_pg::event::{Event, Pattern, Place, Timestamp};
 use webhook_pg::figures::Figures;

@@ -39,7 +39,7 @@ impl Schedule {
                 .detail(format!("It has {}.", waits.len()))
                 .hint("To try only once, use max_attempts."));
         }
-        if let Some(wait) = waits.iter().find(|wait| !(MIN_WAIT..=MAX_WAIT).contains(wait)) {
+        if let Some(wait) = waits.iter().find(|wait| !(MIN_WAIT..=MAX_WAIT).contains(*wait)) {
             return Err(out_of_range(&format!("{wait:?}")));
         }
         Ok(Self::new(waits))

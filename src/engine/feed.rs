@@ -6,13 +6,14 @@ mod loading;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::lane::{Feed, Lane, Origin, Task};
+use super::Turn;
+use super::lane::{Feed, Lane};
 use super::lanes::Lanes;
 use super::limits::Limits;
 use super::reader::Reader;
-use super::round::{Flight, Turn};
 use super::search::Search;
 use super::store::{Audience, Kind, Plan, Reading, Settled};
+use super::task::{Flight, Origin, Task};
 use crate::event::{Event, Place, Timestamp};
 use crate::position::Position;
 use crate::settings::Settings;

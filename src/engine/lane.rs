@@ -19,8 +19,9 @@ use super::policy::rate::Rate;
 use super::policy::slots::Pace;
 use super::reader::Reader;
 use super::store::Asked;
+use super::task::{Origin, Task};
 use crate::endpoint::{Endpoint, Ordering};
-use crate::event::{Event, Place, Timestamp};
+use crate::event::{Place, Timestamp};
 use crate::figures::Figures;
 use crate::position::Position;
 
@@ -35,47 +36,6 @@ pub enum Feed {
     Own,
     /// Nobody: paused or disabled. Its position waits.
     Stopped,
-}
-
-/// Which window must hear that an event is settled. In a lane the order of origins is the order of reading: what its own
-/// reader fed it lies before what the head does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// Entry of the lane's own window.
-    Own(u64),
-    /// Entry of the head's window.
-    Head(u64),
-    /// None: a retry, or a flight whose lane left the reader that fed it.
-    Loose,
-}
-
-/// A delivery row that is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// `webhook.deliveries.id`.
-    pub id: i64,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// Attempts before the schedule began anew.
-    pub attempts_before: u32,
-}
-
-impl Row {
-    /// Somebody asked for it (`webhook_retry`, `webhook_replay`), and it has not been tried since.
-    pub fn is_asked(self) -> bool {
-        self.attempts == self.attempts_before
-    }
-}
-
-/// One event waiting in a lane.
-#[derive(Debug, Clone)]
-pub struct Task {
-    /// What to send.
-    pub event: Arc<Event>,
-    /// Set when it is a retry.
-    pub row: Option<Row>,
-    /// Who hears of its end.
-    pub origin: Origin,
 }
 
 /// One endpoint at work.

@@ -11,6 +11,7 @@
 //!
 //! - A **reader** ([`reader`]) walks the outbox from a position and knows how much of what it read is settled.
 //! - A **lane** ([`lane`]) is one endpoint at work: its queue, its flights, its feed.
+//! - A **task** ([`task`]) is one event on its way through a lane, a **flight** the request that carries it.
 //! - A **policy** ([`policy`]) is one rule of what an endpoint may be sent and when: breaker, rate, order, slots.
 //! - **Feeding** ([`feed`]) brings events from readers, and deliveries that are due, into lanes.
 //! - A **round** ([`round`]) is one turn: collect, write, read, start. It is short and never blocks on a receiver.
@@ -31,6 +32,7 @@ pub mod reader;
 pub mod round;
 pub mod search;
 pub mod store;
+pub mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,9 +45,22 @@ pub use store::{
 };
 
 use crate::endpoint::Endpoint;
-use crate::event::Event;
+use crate::event::{Event, Timestamp};
 use crate::outcome::Attempt;
 use crate::settings::Egress;
+
+/// What the edge tells a round.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// The wall clock.
+    pub now: Timestamp,
+    /// Something was committed since the last turn, or nobody knows.
+    pub woken: bool,
+    /// Endpoints changed since the last turn, or nobody knows.
+    pub endpoints_changed: bool,
+    /// Time for the safety scan.
+    pub poll: bool,
+}
 
 /// One HTTP try to make. Everything a thread needs, owned.
 #[derive(Debug, Clone)]

@@ -10,37 +10,17 @@ use std::time::Duration;
 
 use super::faults::{self, Faults};
 use super::feed::{self, Desk};
-use super::lane::{Feed, Lane, Task};
+use super::lane::{Feed, Lane};
 use super::lanes::Lanes;
 use super::limits::{Limits, Load};
 use super::reader::Reader;
 use super::store::{Ledger, Settled, Store};
-use super::{Completion, Transport};
+use super::task::{Flight, Task};
+use super::{Completion, Transport, Turn};
 use crate::event::Timestamp;
 use crate::outcome::State;
 use crate::position::Position;
 use crate::settings::Settings;
-
-/// What the edge tells a round.
-#[derive(Debug, Clone, Copy)]
-pub struct Turn {
-    /// The wall clock.
-    pub now: Timestamp,
-    /// Something was committed since the last turn, or nobody knows.
-    pub woken: bool,
-    /// Endpoints changed since the last turn, or nobody knows.
-    pub endpoints_changed: bool,
-    /// Time for the safety scan.
-    pub poll: bool,
-}
-
-/// A request in flight.
-#[derive(Debug)]
-pub(super) struct Flight {
-    pub(super) lane: i64,
-    pub(super) task: Task,
-    attempt: u32,
-}
 
 /// Which event goes to which endpoint when.
 pub struct Dispatcher<S, T> {

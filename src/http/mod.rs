@@ -18,6 +18,8 @@ mod names;
 mod pool;
 mod resolver;
 mod rest;
+mod thread;
 mod wire;
 
-pub use pool::{Notify, Pool, Spawn, spawn_thread};
+pub use pool::{Notify, Pool};
+pub use thread::{Spawn, spawn_thread};

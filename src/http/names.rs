@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use super::failure::{Failure, is_our_own};
-use super::pool::spawn_thread;
+use super::thread::spawn_thread;
 use crate::outcome::Fault;
 
 /// Cannot exist. The dot at the end keeps the search list away.

@@ -17,30 +17,17 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{io, mem};
 
 use super::client::Client;
+use super::thread::Spawn;
 use crate::engine::{Completion, Job, Transport};
 use crate::event::Timestamp;
 use crate::outcome::{Answer, Attempt, Fault};
 use crate::settings::Egress;
 
-/// Starts a thread of this name. The worker's implementation blocks all signals around [`spawn_thread`], so that no
-/// handler ever runs off the main thread; it is called from the main thread and from the pool's own.
-pub type Spawn = Arc<dyn Fn(String, Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync>;
-
 /// Called from a pool thread when there is something to [collect](Transport::collect) and there was nothing before.
 pub type Notify = Arc<dyn Fn() + Send + Sync>;
 
-/// Enough for a TLS handshake in a debug build, several times over.
-const STACK_BYTES: usize = 512 * 1024;
 /// A thread without work for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
-
-/// Starts a detached thread with the stack size that the pool needs.
-///
-/// # Errors
-/// When the operating system has no thread for us.
-pub fn spawn_thread(name: String, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body).map(drop)
-}
 
 /// The transport of the worker: HTTP on a bounded number of threads.
 pub struct Pool {

@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 use super::condition::Condition;
 use super::encoding::{self, Jsonb, Text};
 use super::expansion;
+use super::report::spi;
 use super::table::{Table, as_owner};
 use super::triggers::{self, Triggers};
 use crate::error::{Error, Kind, Result};
@@ -152,11 +153,6 @@ fn webhook_detach(
         triggers::drop_all(*id, table.oid, &table.qualified)?;
     }
     Ok(i32::try_from(ids.len()).unwrap_or(i32::MAX))
-}
-
-/// Our own statements fail only where PostgreSQL raised an error, which never comes back as a value.
-pub(super) fn spi(error: pgrx::spi::Error) -> ErrorReport {
-    Error::new(Kind::WrongState, format!("webhook_pg: {error}")).into()
 }
 
 /// A list of names without nulls.

@@ -34,3 +34,8 @@ impl From<Error> for ErrorReport {
         report
     }
 }
+
+/// Our own statements fail only where PostgreSQL raised an error, which never comes back as a value.
+pub(super) fn spi(error: pgrx::spi::Error) -> ErrorReport {
+    Error::new(Kind::WrongState, format!("webhook_pg: {error}")).into()
+}

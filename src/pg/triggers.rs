@@ -7,9 +7,9 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::attach::spi;
 use super::condition::Condition;
 use super::encoding::{self, Text};
+use super::report::spi;
 use crate::event::Operation;
 
 const CREATE: &str = include_str!("../../sql/statements/attach_trigger.sql");

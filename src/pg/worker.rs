@@ -31,8 +31,7 @@ use super::thread::{Bell, spawner};
 use super::transaction::{accept_invalidations, transaction};
 use super::wait::Waiter;
 use super::{guc, key_file, roster, version, wake};
-use crate::engine::Dispatcher;
-use crate::engine::round::Turn;
+use crate::engine::{Dispatcher, Turn};
 use crate::event::Timestamp;
 use crate::http::Pool;
 #[cfg(not(feature = "pg18"))]

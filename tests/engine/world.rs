@@ -5,8 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use webhook_pg::endpoint::{Encoding, Endpoint, Format, Method, Ordering, Scheme, State as Mode};
-use webhook_pg::engine::round::Turn;
-use webhook_pg::engine::{Dispatcher, Limits};
+use webhook_pg::engine::{Dispatcher, Limits, Turn};
 use webhook_pg::event::{Pattern, Timestamp};
 use webhook_pg::retry::Schedule;
 use webhook_pg::settings::Settings;

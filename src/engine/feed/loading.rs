@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::{Desk, from, leave};
 use crate::endpoint::{self, Ordering};
-use crate::engine::lane::{Feed, Lane, Origin, Row, Task};
+use crate::engine::lane::{Feed, Lane};
 use crate::engine::policy::order::Order;
 use crate::engine::reader::Reader;
 use crate::engine::store::{DueDelivery, Pending, Reading, Registered};
+use crate::engine::task::{Origin, Row, Task};
 use crate::event::{Place, Timestamp};
 
 impl Desk<'_> {

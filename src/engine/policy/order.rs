@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use crate::endpoint::Ordering;
-use crate::engine::lane::{Origin, Task};
+use crate::engine::task::{Origin, Task};
 use crate::event::{Event, Place};
 
 /// A key's hash. Should two keys share one, they wait for each other without need.

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Dispatcher, Flight};
+use super::Dispatcher;
 use crate::engine::lane::{Feed, Lane};
 use crate::engine::policy::breaker::Failure;
 use crate::engine::store::{Ledger, Settled};
+use crate::engine::task::Flight;
 use crate::engine::{Completion, Limits, Store, Transport};
 use crate::event::Timestamp;
 use crate::outcome::{self, Answer, Attempt, State, Verdict};

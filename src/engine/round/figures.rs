@@ -1,8 +1,8 @@
 //! Figures: shown at once, saved about once a second. Never with an outcome, which would become dearer, and never so that one
 //! would wait for them.
 
-use super::{Dispatcher, Turn};
-use crate::engine::{Store, Transport};
+use super::Dispatcher;
+use crate::engine::{Store, Transport, Turn};
 use crate::event::Timestamp;
 use crate::figures::Figures;
 

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Dispatcher, Flight};
+use super::Dispatcher;
 use crate::engine::lane::{Feed, Lane};
 use crate::engine::policy::slots::{Class, Slots};
+use crate::engine::task::Flight;
 use crate::engine::{Completion, Job, Store, Transport};
 use crate::event::Timestamp;
 use crate::outcome::{Answer, Attempt, Fault};

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Dispatcher, Turn, micros};
+use super::{Dispatcher, micros};
 use crate::endpoint::Ordering;
 use crate::engine::faults::STORE;
-use crate::engine::lane::{Feed, Row};
+use crate::engine::lane::Feed;
 use crate::engine::policy::breaker::Breaker;
-use crate::engine::{Held, Settled, Store, Transport, feed};
+use crate::engine::task::Row;
+use crate::engine::{Held, Settled, Store, Transport, Turn, feed};
 use crate::event::Timestamp;
 use crate::outcome::State;
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::*;
 use crate::endpoint::{self, Encoding, Endpoint, Format, Method, Scheme, State as EndpointState};
 use crate::event::{Event, Place};
+use crate::http::thread::spawn_thread;
 
 fn job(ticket: u64) -> Job {
     let endpoint = Endpoint {

@@ -23,10 +23,10 @@ use super::catalog;
 use super::plan::{Plan, SNAPSHOT};
 use crate::error::{Error, Kind, Result};
 use crate::pg::api::caller;
-use crate::pg::attach::spi;
 use crate::pg::columns::{attribute, attribute_name};
 use crate::pg::condition::Condition;
 use crate::pg::encoding::{self, Text};
+use crate::pg::report::spi;
 use crate::pg::table::{Table, as_owner};
 
 const ROWS: &str = include_str!("../../../sql/statements/backfill.sql");
