@@ -1,7 +1,7 @@
 //! What the HTTP library alone can do: eight threads post signed bodies of about 500 bytes, each resolving through a
 //! cache, as the worker does. The figure that `bench/drain` is held against.
 //!
-//! `ceiling URL REQUESTS` prints requests per second and CPU µs per request of this process.
+//! `ceiling URL REQUESTS [CA_FILE]` prints requests per second and CPU µs per request of this process.
 
 use std::error::Error;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -16,6 +16,7 @@ use sha2::Sha256;
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::http::Uri;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
@@ -35,7 +36,10 @@ impl Resolver for Resolved {
     }
 }
 
-fn agent(address: SocketAddr) -> Agent {
+fn agent(address: SocketAddr, authority: Option<Certificate<'static>>) -> Agent {
+    let tls = authority.map(|authority| {
+        TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![authority]))).build()
+    });
     let config = Agent::config_builder()
         .proxy(None)
         .max_redirects(0)
@@ -44,6 +48,7 @@ fn agent(address: SocketAddr) -> Agent {
         .timeout_connect(Some(Duration::from_secs(5)))
         .max_idle_connections_per_host(THREADS)
         .max_idle_connections(THREADS)
+        .tls_config(tls.unwrap_or_default())
         .build();
     Agent::with_parts(config, DefaultConnector::default(), Resolved(address))
 }
@@ -77,16 +82,18 @@ fn cpu_us() -> Result<f64, Failure> {
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, url, requests] = arguments.as_slice() else {
-        return Err("usage: ceiling URL REQUESTS".into());
+    let [_, url, requests, authority @ ..] = arguments.as_slice() else {
+        return Err("usage: ceiling URL REQUESTS [CA_FILE]".into());
     };
+    let authority = authority.first().map(std::fs::read).transpose()?;
+    let authority = authority.map(|pem| Certificate::from_pem(&pem)).transpose()?;
     let requests: usize = requests.parse()?;
     let uri: Uri = url.parse()?;
     let host = (uri.host().unwrap_or("127.0.0.1"), uri.port_u16().unwrap_or(80));
     let address = host.to_socket_addrs()?.next().ok_or("the host has no address")?;
 
     let body = format!("{{\"type\":\"contact.created\",\"data\":\"{}\"}}", "x".repeat(450));
-    let agent = agent(address);
+    let agent = agent(address, authority);
     let next = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
     std::thread::scope(|scope| {

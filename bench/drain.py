@@ -103,9 +103,9 @@ def drain(receiver: nginx.Nginx, events: int, endpoints: int) -> dict:
     }
 
 
-def ceiling(program: str, receiver: nginx.Nginx, requests: int) -> list[float]:
+def ceiling(program: str, receiver: nginx.Nginx, requests: int, authority: list[str]) -> list[float]:
     """Requests per second and CPU µs per request of the bare HTTP library against the same receiver, signed bodies included."""
-    done = subprocess.run([program, receiver.url + "/ceiling", str(requests)], capture_output=True, text=True)
+    done = subprocess.run([program, receiver.url + "/ceiling", str(requests), *authority], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
     receiver.new_receipts()
@@ -130,10 +130,10 @@ def main() -> int:
     steal = processes.Steal()
     psql.execute(SET_UP)
     with nginx.running(options.https) as receiver:
+        authority = []
         if options.https:
-            psql.execute(
-                f"ALTER SYSTEM SET webhook_pg.ca_file = '{receiver.log.parent}/ca.pem'; SELECT pg_reload_conf();"
-            )
+            authority = [f"{receiver.log.parent}/ca.pem"]
+            psql.execute(f"ALTER SYSTEM SET webhook_pg.ca_file = '{authority[0]}'; SELECT pg_reload_conf();")
         psql.execute(
             f"SELECT webhook_register(url => '{receiver.url}/e' || n, name => 'e' || n) FROM generate_series(1, {options.endpoints}) n"
         )
@@ -143,8 +143,8 @@ def main() -> int:
             psql.progress(f"round {number + 1} of {options.rounds}")
             rounds.append(drain(receiver, events, options.endpoints))
             program = os.environ.get("BENCH_CEILING")
-            if program and not options.https:
-                bare.append(ceiling(program, receiver, options.deliveries))
+            if program:
+                bare.append(ceiling(program, receiver, options.deliveries, authority))
         total = events * options.endpoints * options.rounds
         count = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered'"
         with contextlib.suppress(TimeoutError):

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use pgrx::prelude::*;
 
 use super::catalog::{self, Tables};
+use super::column::{Column, Context, position};
 use super::pinned::Pinned;
-use super::plan::{Column, Context, position};
 use super::query::Query;
 use super::row::{self, Values};
 use super::value;

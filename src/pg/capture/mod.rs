@@ -13,6 +13,7 @@ mod backfill;
 mod buffer;
 mod cache;
 mod catalog;
+mod column;
 mod expand;
 mod late;
 mod pinned;
@@ -205,7 +206,7 @@ unsafe fn write(
         new.read(if updated { second } else { first }, desc);
         if updated {
             old.read(first, desc);
-            if !row::update_counts(plan, old, new) {
+            if !plan.wants_update(old, new) {
                 return false;
             }
         }

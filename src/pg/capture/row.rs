@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 
-use super::plan::{Column, Plan};
+use super::column::Column;
 use super::value;
 
 /// Bytes of a value up to which it is fetched to be compared: two of them must fit in memory.
@@ -73,15 +73,6 @@ pub(super) unsafe fn changed(column: &Column, old: &Values, new: &Values) -> boo
             length => slice(a, length as usize) != slice(b, length as usize),
         }
     }
-}
-
-/// Whether the plan wants this update: a watched column changed, or any captured one if none is watched.
-///
-/// # Safety
-/// Both hold rows of the plan's table.
-pub(super) unsafe fn update_counts(plan: &Plan, old: &Values, new: &Values) -> bool {
-    // SAFETY: the caller's promise.
-    plan.watch.as_ref().unwrap_or(&plan.columns).iter().any(|column| unsafe { changed(column, old, new) })
 }
 
 /// Appends the object of these columns. False: it is longer than `limit`, and then what was appended is of no use.
