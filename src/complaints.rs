@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Different troubles a minute.
 const MAX_LINES: usize = 10;
+/// For so long nothing is said of what may end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was told of late.
 #[derive(Debug, Default)]
@@ -23,6 +25,23 @@ impl Complaints {
             self.told.push((subject.to_owned(), now));
         }
         is_new
+    }
+}
+
+/// What is no trouble if it ends soon: how long it has been met.
+#[derive(Debug, Default)]
+pub struct Patience {
+    /// For the first and for the last time.
+    met: Option<(Instant, Instant)>,
+}
+
+impl Patience {
+    /// It is met. Whether it has been for so long that it is to be told of.
+    pub fn is_over(&mut self, now: Instant) -> bool {
+        let lasts = |last: Instant| now.saturating_duration_since(last) < 2 * PATIENCE;
+        let first = self.met.filter(|(_, last)| lasts(*last)).map_or(now, |(first, _)| first);
+        self.met = Some((first, now));
+        now.saturating_duration_since(first) > PATIENCE
     }
 }
 
@@ -56,5 +75,13 @@ mod tests {
         assert_eq!(count(&mut complaints, start), 10);
         assert_eq!(count(&mut complaints, start + 59 * SECOND), 0);
         assert_eq!(count(&mut complaints, start + 60 * SECOND), 10);
+    }
+
+    #[test]
+    fn what_may_end_by_itself_is_told_when_it_lasts_for_more_than_five_seconds() {
+        let (start, mut patience) = (Instant::now(), Patience::default());
+        let told: Vec<u32> = (0..8).filter(|second| patience.is_over(start + *second * SECOND)).collect();
+        assert_eq!(told, [6, 7]);
+        assert!(!patience.is_over(start + 60 * SECOND), "it is another one");
     }
 }

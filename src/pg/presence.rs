@@ -5,10 +5,21 @@ use std::ffi::CStr;
 use pgrx::prelude::*;
 
 use super::statement::Statement;
+use super::transaction::limit_waiting;
 
 /// Oid of `webhook.endpoint`, if the extension is installed here.
 pub(super) fn endpoint_table() -> Option<u32> {
     private_table(c"endpoint")
+}
+
+/// The same where this table was served a moment ago, without a doubt: a commit shows itself before it tells others to forget what
+/// they know, and lets go of its locks after that. Waits for who has the table locked, as DROP EXTENSION does, for a moment, and
+/// then raises.
+pub(super) fn endpoint_table_after(table: u32) -> Option<u32> {
+    limit_waiting();
+    // SAFETY: a transaction is open, whose end releases the lock; what is gone, or 0, may be locked, too.
+    unsafe { pg_sys::LockRelationOid(pg_sys::Oid::from(table), pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
+    endpoint_table()
 }
 
 /// Oid of a private table, if the extension is installed here.

@@ -22,7 +22,7 @@ use super::activity::Activity;
 use super::board;
 use super::health::Health;
 use super::log::Log;
-use super::presence::{endpoint_table, is_own_installation, private_table};
+use super::presence::{endpoint_table, endpoint_table_after, is_own_installation, private_table};
 use super::prune::Pruner;
 use super::roster::State;
 use super::statement::Statement;
@@ -31,6 +31,7 @@ use super::thread::{Bell, spawner};
 use super::transaction::{accept_invalidations, transaction};
 use super::wait::Waiter;
 use super::{guc, key_file, roster, version, wake};
+use crate::complaints::Patience;
 use crate::engine::{Dispatcher, Turn};
 use crate::event::Timestamp;
 use crate::http::Pool;
@@ -100,6 +101,7 @@ pub extern "C-unwind" fn webhook_pg_worker_main(argument: pg_sys::Datum) {
         health: Health::default(),
         activity: Activity::default(),
         looks_again: false,
+        locked: Patience::default(),
     }
     .run()
 }
@@ -193,6 +195,8 @@ struct Worker {
     activity: Activity,
     /// The extension, the installation row and the version are to be looked at again.
     looks_again: bool,
+    /// Somebody has the table of endpoints locked.
+    locked: Patience,
 }
 
 impl Worker {
@@ -299,15 +303,16 @@ impl Worker {
             Err(trouble) => (None, Some(trouble)),
         };
         let troubles: Vec<String> = engine.take_trouble().into_iter().chain(failure).collect();
-        if !troubles.is_empty() && is_dropped().unwrap_or(false) {
-            // DROP EXTENSION in the middle of the turn is no trouble.
+        // DROP EXTENSION in the middle of the turn is no trouble, nor is one that has begun, for a while.
+        let dropped = if troubles.is_empty() { Ok(false) } else { is_dropped() };
+        if dropped == Ok(true) {
             self.engine = None;
             board::wipe_own();
             self.table_to_serve();
             return Duration::ZERO;
         }
-        for trouble in &troubles {
-            self.log.warn(trouble);
+        if dropped.is_ok() || self.locked.is_over(Instant::now()) {
+            troubles.iter().for_each(|trouble| self.log.warn(trouble));
         }
         if wait.is_some() {
             self.health.goes_on();
@@ -392,7 +397,8 @@ impl Worker {
 
     /// What is in the way may be that the extension with this table went a moment ago, and that there is another one by now.
     fn cannot_serve(&mut self, table: u32, trouble: &str) -> Option<u32> {
-        match transaction(|| Ok(endpoint_table())) {
+        match transaction(|| Ok(endpoint_table_after(table))) {
+            Err(_) if !self.locked.is_over(Instant::now()) => None,
             Ok(None) => {
                 roster::end_as(State::Absent);
                 end()
@@ -423,7 +429,7 @@ impl Worker {
 /// Whether the extension is not the one that is served.
 fn is_dropped() -> Result<bool, String> {
     let serving = ENDPOINT_TABLE.load(Ordering::Relaxed);
-    transaction(|| Ok(endpoint_table() != Some(serving)))
+    transaction(|| Ok(endpoint_table_after(serving) != Some(serving)))
 }
 
 fn wall_clock() -> Timestamp {

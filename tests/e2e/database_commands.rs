@@ -78,6 +78,8 @@ fn a_served_database_is_renamed_and_moved_and_goes_on_delivering() {
     let said_before = said(&cluster).len();
     for (id, (name, command)) in (2..).zip(steps) {
         let before = starts(&cluster);
+        // What ends before its answer was noted is sent again.
+        site.wait_until_noted(secs(3));
         let took = site.alone(name, command);
         assert!(took <= LIMIT, "{command} took {took:?}");
         site.deliver(id, secs(3));

@@ -7,6 +7,7 @@ use postgres::Client;
 use crate::cluster::Cluster;
 use crate::receiver::Receiver;
 use crate::scene::{create_table, register};
+use crate::wait::{holds, wait_until};
 use crate::wire::Reply;
 
 /// The table of every site.
@@ -64,6 +65,17 @@ impl<'c> Site<'c> {
     pub fn deliver(&mut self, id: i64, deadline: Duration) {
         self.insert(id..=id);
         self.receiver.wait_for_rows([id], deadline);
+    }
+
+    /// Waits until every row that the receiver has counts as delivered.
+    #[track_caller]
+    pub fn wait_until_noted(&mut self, deadline: Duration) {
+        let rows = i64::try_from(self.receiver.rows().len()).unwrap();
+        let query = "SELECT count(*) FROM webhook.deliveries WHERE state = 'delivered'";
+        wait_until("the outcomes are written", deadline, || {
+            let noted: i64 = self.client.query_one(query, &[]).expect("the deliveries").get(0);
+            holds(noted >= rows, || format!("{noted} of {rows}"))
+        });
     }
 
     /// Ends the session in the database, which a command needs for itself; the database may have another name afterwards.
